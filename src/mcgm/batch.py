@@ -1,0 +1,123 @@
+"""Structures side by side as tensors: what every network reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mcgm.errors import StructureError
+from mcgm.neighbors import Edges, Neighbors, edge_vectors, find_neighbors
+from mcgm.structure import Structure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Structures side by side, atoms numbered through, with all pairs inside the cutoff.
+
+    Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
+    electrons. `index` holds what a potential derives once from these (triplets, element clusters); see
+    `Potential.index`.
+    """
+
+    numbers: Int[Tensor, "atom"]
+    positions: Float[Tensor, "atom 3"]
+    molecule: Int[Tensor, "atom"]
+    cell: Float[Tensor, "molecule 3 3"]
+    pbc: Bool[Tensor, "molecule 3"]
+    charge: Float[Tensor, "molecule"]
+    spin: Float[Tensor, "molecule"]
+    neighbors: Neighbors
+    cutoff: float
+    index: Any = None
+
+    @classmethod
+    def from_structures(
+        cls, structures: Sequence[Structure], *, cutoff: float, dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Collate structures and find their neighbours within the cutoff (Å).
+
+        Raises:
+            StructureError: no structure, or two atoms of one lie on each other.
+        """
+        if not structures:
+            raise StructureError("a batch needs at least one structure, got none.")
+        structures = [s.replace(name=s.name or str(k)) for k, s in enumerate(structures)]
+
+        def stack(name: str) -> Tensor:
+            return torch.as_tensor(np.array([getattr(s, name) for s in structures]), dtype=dtype)
+
+        sizes = torch.tensor([len(s) for s in structures])
+        return cls(
+            numbers=torch.from_numpy(np.concatenate([s.numbers for s in structures])),
+            positions=torch.from_numpy(np.concatenate([s.positions for s in structures])).to(dtype),
+            molecule=torch.repeat_interleave(torch.arange(len(structures)), sizes),
+            cell=stack("cell"),
+            pbc=torch.from_numpy(np.stack([s.pbc for s in structures])),
+            charge=stack("charge"),
+            spin=stack("spin"),
+            neighbors=find_neighbors(structures, cutoff),
+            cutoff=cutoff,
+        )
+
+    @classmethod
+    def from_atoms(cls, atoms: Sequence[Atoms], *, cutoff: float, dtype: torch.dtype = torch.float32) -> Batch:
+        """Collate ASE structures; `atoms.info` may hold "charge" (e) and "spin" (unpaired electrons)."""
+        return cls.from_structures([Structure.from_atoms(item) for item in atoms], cutoff=cutoff, dtype=dtype)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of all structures together."""
+        return self.numbers.shape[0]
+
+    @property
+    def n_molecules(self) -> int:
+        """Number of structures."""
+        return self.cell.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.positions.device
+
+    @property
+    def edges(self) -> Edges:
+        """Vectors and lengths of all pairs, differentiable in `positions` and `cell`."""
+        return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule)
+
+    def to(self, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> Batch:
+        """Move to a device, or cast the floating-point tensors to a dtype."""
+        return to(self, target, non_blocking=non_blocking)
+
+    def replace(self, **changes: Any) -> Batch:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        return (
+            f"Batch({self.n_molecules} structures, {self.n_atoms} atoms, {len(self.neighbors.source)} edges within "
+            f"{self.cutoff:g} Å, {self.positions.dtype}, {self.device})"
+        )
+
+
+def to(item: T, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> T:
+    """Move every tensor of a tensor, (nested) dataclass or tuple; a dtype casts the floating-point ones only."""
+    if isinstance(item, Tensor):
+        if isinstance(target, torch.dtype):
+            return item.to(target) if item.is_floating_point() else item  # type: ignore[return-value]
+        return item.to(target, non_blocking=non_blocking)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        values = {f.name: to(getattr(item, f.name), target, non_blocking=non_blocking) for f in dataclasses.fields(item)}
+        return type(item)(**values)  # type: ignore[return-value]
+    if isinstance(item, tuple):
+        return tuple(to(value, target, non_blocking=non_blocking) for value in item)  # type: ignore[return-value]
+    return item

@@ -1,0 +1,34 @@
+"""Errors that say what was required, what came and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MCGMError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class StructureError(MCGMError, ValueError):
+    """A structure cannot be used; the message names the structure and the atom."""
+
+
+class DataError(MCGMError, ValueError):
+    """A data file cannot be used; the message names the file and the entry."""
+
+
+class ConfigError(MCGMError, ValueError):
+    """A setting is unknown or has a wrong value; the message names the key."""
+
+
+class CheckpointError(MCGMError, ValueError):
+    """A model file cannot be read; the message names the file."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Sentence for a name that is in no table, with the nearest one that is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."

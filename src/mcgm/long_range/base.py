@@ -1,0 +1,90 @@
+"""The slot after every interaction layer: what a long-range block must offer, and what it gives back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mcgm.batch import Batch
+from mcgm.long_range.mcgm.assignment import Assignment
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """One level of a hierarchy as it stood at one layer.
+
+    `energy` (before the potential's scale) is zero except at the last layer; `mass` counts atoms.
+    """
+
+    assignment: Assignment
+    molecule: Int[Tensor, "cluster"]
+    mass: Float[Tensor, "cluster"]
+    energy: Float[Tensor, "cluster"]
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """What a block adds to the energy, before the potential's scale: one term per node, summed over each molecule.
+
+    `clusters` holds the levels of every layer, outermost tuple over layers; empty for blocks without clusters.
+    """
+
+    energy: Float[Tensor, "node"]
+    molecule: Int[Tensor, "node"]
+    clusters: tuple[tuple[Clusters, ...], ...] = ()
+
+    @classmethod
+    def none(cls, batch: Batch) -> Contribution:
+        """No energy at all."""
+        return cls(batch.positions.new_zeros(0), batch.molecule[:0])
+
+
+class LongRange(nn.Module, ABC):
+    """One long-range block for all layers of a backbone. Subclasses are final and never import `mcgm.backbones`.
+
+    `Potential` calls `begin` once, `exchange` after every interaction layer, and `contribution` at the end. The state
+    carries what the block keeps between layers; the module itself is never written to.
+    """
+
+    def index(self, batch: Batch) -> Any:
+        """Index tensors derived once from a batch, a frozen dataclass; default none."""
+        return None
+
+    @abstractmethod
+    def begin(
+        self,
+        batch: Batch,
+        index: Any,
+        *,
+        clusters: tuple[tuple[Assignment, ...], ...] | None,
+        generator: torch.Generator | None,
+    ) -> Any:
+        """First state. `clusters` prescribes assignments (layer, level); `generator` is where chance may enter."""
+
+    @abstractmethod
+    def exchange(
+        self, layer: int, scalars: Float[Tensor, "atom channel"], state: Any
+    ) -> tuple[Float[Tensor, "atom channel"] | None, Any]:
+        """Update to add to the scalars (`None`: nothing) and the next state."""
+
+    @abstractmethod
+    def contribution(self, scalars: Float[Tensor, "atom channel"], state: Any) -> Contribution:
+        """Energies that are not an atom's own."""
+
+
+class LongRangeSpec(ABC):
+    """The choice of a block with its options, before widths are known: a frozen dataclass of plain values."""
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the energy is a smooth function of the positions with this block."""
+        return True
+
+    @abstractmethod
+    def build(self, channels: int, layers: int) -> LongRange:
+        """The module for a backbone of this width and depth."""

@@ -1,0 +1,36 @@
+"""Sums and means over rows that share an index: the only scatter operations of the package.
+
+`index_add` is as fast as any extension and can be differentiated twice.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def segment_sum(values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int) -> Float[Tensor, "count *rest"]:
+    """Sum of the rows that share an index; segments without rows are zero."""
+    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+
+
+def segment_count(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "count"]:
+    """Number of rows of each segment."""
+    return index.new_zeros(count).index_add(0, index, torch.ones_like(index))
+
+
+def segment_mean(values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int) -> Float[Tensor, "count *rest"]:
+    """Mean of the rows that share an index; segments without rows are zero."""
+    size = segment_count(index, count).clamp(min=1).to(values.dtype)
+    return segment_sum(values, index, count) / size.reshape(-1, *[1] * (values.dim() - 1))
+
+
+def rank_in_segment(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "row"]:
+    """Position of each row among the rows of its segment, in the order in which they stand."""
+    order = torch.argsort(index, stable=True)
+    sizes = segment_count(index, count)
+    start = torch.cumsum(sizes, 0) - sizes
+    rank = torch.empty_like(index)
+    rank[order] = torch.arange(len(index), device=index.device) - start[index[order]]
+    return rank
