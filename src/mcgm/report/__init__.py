@@ -1,0 +1,16 @@
+"""Results of training runs, and the report that is made of them."""
+
+from mcgm.report.predictions import ClusteredMolecule, ClusterLevel, Predictions, load_molecules, save_molecules
+from mcgm.report.result import CurvePoint, Metrics, RunResult, read_results
+
+__all__ = [
+    "ClusterLevel",
+    "ClusteredMolecule",
+    "CurvePoint",
+    "Metrics",
+    "Predictions",
+    "RunResult",
+    "load_molecules",
+    "read_results",
+    "save_molecules",
+]
