@@ -1,0 +1,180 @@
+"""Neighbour lists against a slow search over all images, written independently."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcgm.batch import Batch
+from mcgm.errors import StructureError
+from mcgm.neighbors import DENSE_UP_TO, find_neighbors
+from mcgm.structure import Structure
+
+ORTHOGONAL = np.diag([7.0, 8.0, 9.0])
+SKEWED = np.array([[6.0, 0.0, 0.0], [4.5, 3.0, 0.0], [-2.5, 3.5, 5.0]])
+TINY = np.array([[2.1, 0.0, 0.0], [0.4, 2.3, 0.0], [0.0, 0.6, 1.9]])
+OPEN, FULL = (False, False, False), (True, True, True)
+
+
+def random_structure(n_atoms, cell, pbc, seed, spread=6.0):
+    """Atoms at least 0.5 Å apart; some of them outside the cell."""
+    random = np.random.default_rng(seed)
+    chosen = []
+    while len(chosen) < n_atoms:
+        candidate = random.uniform(-0.3 * spread, spread, 3)
+        if all(image_distances(candidate - other, cell, pbc, 2).min() > 0.5 for other in chosen):
+            chosen.append(candidate)
+    return Structure(numbers=np.full(n_atoms, 6), positions=np.array(chosen), cell=cell, pbc=pbc, name=f"random {seed}")
+
+
+def images(pbc, reach):
+    return np.array(list(itertools.product(*(range(-reach, reach + 1) if periodic else (0,) for periodic in pbc))))
+
+
+def image_distances(vector, cell, pbc, reach):
+    return np.linalg.norm(vector + images(pbc, reach) @ cell, axis=1)
+
+
+def slow_pairs(structure, cutoff):
+    """Set of (target, source, image): every image that could matter, one by one."""
+    reach = 0
+    if structure.pbc.any():
+        complete = structure.cell.copy()
+        for axis in np.flatnonzero(~structure.pbc):
+            others = complete[[k for k in range(3) if k != axis]]
+            normal = np.cross(*others)
+            complete[axis] = normal / np.linalg.norm(normal) if np.linalg.norm(normal) > 0 else np.eye(3)[axis]
+        fractional = np.linalg.solve(complete.T, structure.positions.T).T
+        height = 1 / np.linalg.norm(np.linalg.inv(complete), axis=0)
+        spread = np.ceil(np.ptp(fractional[:, structure.pbc], axis=0).max())
+        reach = int(np.ceil(cutoff / height[structure.pbc].min()) + spread)
+    shifts = images(structure.pbc, reach)
+    found = set()
+    for i, j in itertools.product(range(len(structure)), repeat=2):
+        distance = np.linalg.norm(structure.positions[j] - structure.positions[i] + shifts @ structure.cell, axis=1)
+        for shift in shifts[distance < cutoff]:
+            if i != j or shift.any():
+                found.add((i, j, *map(int, shift)))
+    return found
+
+
+def listed_pairs(neighbors):
+    columns = torch.cat([neighbors.target[:, None], neighbors.source[:, None], neighbors.image], dim=1)
+    return [tuple(row) for row in columns.tolist()]
+
+
+@pytest.mark.parametrize("cutoff", [2.0, 5.0])
+@pytest.mark.parametrize(
+    ("cell", "pbc", "n_atoms"),
+    [
+        (np.zeros((3, 3)), OPEN, 12),
+        (ORTHOGONAL, OPEN, 12),
+        (ORTHOGONAL, FULL, 10),
+        (SKEWED, FULL, 8),
+        (TINY, FULL, 1),
+        (TINY, FULL, 3),
+        (ORTHOGONAL, (True, False, False), 8),
+        (ORTHOGONAL, (False, True, True), 8),
+        (SKEWED, (True, True, False), 6),
+        (np.diag([0.0, 0.0, 4.0]), (False, False, True), 4),
+    ],
+    ids=["open", "open in a cell", "periodic", "skewed", "tiny 1", "tiny 3", "rod", "slab", "skewed slab", "wire"],
+)
+def test_pairs_are_those_of_a_slow_search_over_all_images(cell, pbc, n_atoms, cutoff):
+    structure = random_structure(n_atoms, cell, pbc, seed=n_atoms, spread=4.0 if n_atoms > 3 else 2.0)
+    listed = listed_pairs(find_neighbors([structure], cutoff))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == slow_pairs(structure, cutoff)
+
+
+@given(
+    n_atoms=st.integers(1, 6),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    cell_seed=st.integers(0, 2**16),
+    cutoff=st.floats(1.0, 5.0),
+)
+@settings(derandomize=True, max_examples=30, deadline=None, database=None)
+def test_pairs_of_random_cells_are_those_of_a_slow_search(n_atoms, pbc, cell_seed, cutoff):
+    random = np.random.default_rng(cell_seed)
+    cell = np.diag(random.uniform(3.0, 7.0, 3)) + random.uniform(-1.2, 1.2, (3, 3))
+    structure = random_structure(n_atoms, cell, pbc, seed=cell_seed)
+    listed = listed_pairs(find_neighbors([structure], cutoff))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == slow_pairs(structure, cutoff)
+
+
+def test_a_ragged_batch_lists_the_pairs_of_each_structure_alone():
+    structures = [
+        random_structure(5, np.zeros((3, 3)), OPEN, 1),
+        random_structure(4, SKEWED, FULL, 2, spread=3.0),
+        random_structure(1, np.zeros((3, 3)), OPEN, 3),
+        random_structure(9, np.zeros((3, 3)), OPEN, 4),
+        random_structure(2, TINY, FULL, 5, spread=1.5),
+    ]
+    expected, offset = set(), 0
+    for structure in structures:
+        expected |= {(i + offset, j + offset, *image) for i, j, *image in slow_pairs(structure, 4.0)}
+        offset += len(structure)
+    neighbors = find_neighbors(structures, 4.0)
+    assert set(listed_pairs(neighbors)) == expected
+    assert (neighbors.target.diff() >= 0).all()
+
+
+def test_both_searches_of_open_molecules_agree():
+    spaced = np.stack(np.meshgrid(*[np.arange(6)] * 3), axis=-1).reshape(-1, 3)[: DENSE_UP_TO + 20] * 1.5
+    positions = spaced + np.random.default_rng(0).uniform(-0.4, 0.4, spaced.shape)
+    large = Structure(numbers=np.full(len(positions), 6), positions=positions)
+    assert set(listed_pairs(find_neighbors([large], 4.0))) == slow_pairs(large, 4.0)
+
+
+def test_edges_hold_both_directions_and_point_from_target_to_source():
+    structure = random_structure(6, SKEWED, FULL, 7, spread=4.0)
+    batch = Batch.from_structures([structure], cutoff=5.0, dtype=torch.float64)
+    edges, image = batch.edges, batch.neighbors.image
+    forward = set(listed_pairs(batch.neighbors))
+    assert {(j, i, -a, -b, -c) for i, j, a, b, c in forward} == forward
+    expected = batch.positions[edges.source] - batch.positions[edges.target] + image.double() @ batch.cell[0]
+    torch.testing.assert_close(edges.vector, expected, rtol=0, atol=1e-13)
+    assert float(edges.length.max()) < 5.0
+
+
+def test_edge_vectors_follow_a_strain_of_the_cell():
+    structure = random_structure(4, SKEWED, FULL, 8, spread=4.0)
+    batch = Batch.from_structures([structure], cutoff=5.0, dtype=torch.float64)
+    strain = torch.eye(3, dtype=torch.float64) + 0.02 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    strained = batch.replace(positions=batch.positions @ strain, cell=batch.cell @ strain)
+    torch.testing.assert_close(strained.edges.vector, batch.edges.vector @ strain, rtol=0, atol=1e-12)
+
+
+def test_no_cap_a_dense_cluster_lists_every_pair():
+    positions = np.random.default_rng(1).permutation(
+        np.stack(np.meshgrid(*[np.arange(5)] * 3), axis=-1).reshape(-1, 3) * 0.5
+    )
+    structure = Structure(numbers=np.full(125, 6), positions=positions)
+    assert len(find_neighbors([structure], 20.0).source) == 125 * 124
+
+
+@pytest.mark.parametrize("pbc", [OPEN, FULL])
+def test_overlapping_atoms_are_named(pbc):
+    positions = np.array([[0.0, 0, 0], [3.0, 0, 0], [3.0, 0.05, 0]])
+    structure = Structure(numbers=[6, 6, 8], positions=positions, cell=np.eye(3) * 9, pbc=pbc, name="twice")
+    with pytest.raises(StructureError, match=r"'twice'.*atoms 1 and 2"):
+        find_neighbors([structure], 4.0)
+
+
+def test_an_atom_that_meets_its_own_image_is_named():
+    with pytest.raises(StructureError, match="atoms 0 and 0"):
+        find_neighbors([Structure(numbers=[1], positions=[[0, 0, 0]], cell=np.eye(3) * 0.05, pbc=True)], 0.2)
+
+
+def test_structures_without_pairs_give_no_edges():
+    structures = [
+        Structure(numbers=[1], positions=[[0, 0, 0]]),
+        Structure(numbers=[1, 1], positions=[[0, 0, 0], [9, 0, 0]]),
+    ]
+    batch = Batch.from_structures(structures, cutoff=5.0)
+    assert batch.edges.length.shape == (0,)
+    assert batch.edges.vector.shape == (0, 3)
