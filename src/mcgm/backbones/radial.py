@@ -1,0 +1,86 @@
+"""Functions of the distance: cutoff envelopes and radial bases."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PolynomialEnvelope(nn.Module):
+    """Smooth step from 1 at zero distance to 0 at the cutoff, with vanishing first and second derivatives there.
+
+    u(d) = 1 - (p+1)(p+2)/2 d^p + p(p+2) d^(p+1) - p(p+1)/2 d^(p+2), d = r / cutoff; zero beyond the cutoff.
+    Source: DimeNet, arXiv:2003.03123, Eq. 8.
+    """
+
+    def __init__(self, cutoff: float, exponent: int = 6) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.exponent = exponent
+
+    def forward(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge"]:
+        """Envelope at each length, Å."""
+        p = self.exponent
+        d = length / self.cutoff
+        inner = (p + 1) * (p + 2) / 2 - p * (p + 2) * d + p * (p + 1) / 2 * d * d
+        return torch.where(d < 1, 1 - d.pow(p) * inner, torch.zeros_like(d))
+
+
+class CosineCutoff(nn.Module):
+    """(cos(pi r / cutoff) + 1) / 2 inside the cutoff: what SchNet, PaiNN and ViSNet publish.
+
+    Its second derivative does not vanish at the cutoff, so no backbone here has it as its default.
+    """
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge"]:
+        """Envelope at each length, Å."""
+        wave = 0.5 * (torch.cos(length * (math.pi / self.cutoff)) + 1)
+        return torch.where(length < self.cutoff, wave, torch.zeros_like(length))
+
+
+ENVELOPES = {"polynomial": PolynomialEnvelope, "cosine": CosineCutoff}
+"""Envelopes by the name under which a configuration asks for them."""
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians on an even grid from zero to the cutoff, as wide as their spacing.
+
+    Source: SchNet, arXiv:1706.08566, section 4.1.
+    """
+
+    centers: Tensor
+
+    def __init__(self, cutoff: float, size: int) -> None:
+        super().__init__()
+        self.register_buffer("centers", torch.linspace(0, cutoff, size))
+        self.exponent = -0.5 * ((size - 1) / cutoff) ** 2
+
+    def forward(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
+        """Basis values at each length, Å."""
+        return torch.exp(self.exponent * (length[:, None] - self.centers).square())
+
+
+class BesselBasis(nn.Module):
+    """sqrt(2/cutoff) sin(n pi r / cutoff) / r for n = 1..size, with fixed frequencies.
+
+    Source: DimeNet, arXiv:2003.03123, Eq. 7; finite at any r > 0.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, cutoff: float, size: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.arange(1, size + 1) * (math.pi / cutoff))
+        self.norm = math.sqrt(2 / cutoff)
+
+    def forward(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
+        """Basis values at each length, Å."""
+        r = length[:, None]
+        return self.norm * torch.sin(r * self.frequencies) / r

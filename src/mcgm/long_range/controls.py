@@ -1,0 +1,78 @@
+"""The trivial blocks that every table must hold beside MCGM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mcgm.batch import Batch
+from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.long_range.mcgm.clusterers import ByElement, Everything
+from mcgm.long_range.mcgm.hierarchy import Hierarchy, once_per_atom
+from mcgm.long_range.mcgm.scope import WholeSystem
+
+
+class Nothing(LongRange):
+    """Exchanges nothing and adds no energy."""
+
+    def begin(
+        self,
+        batch: Batch,
+        index: Any,
+        *,
+        clusters: tuple[tuple[Assignment, ...], ...] | None,
+        generator: torch.Generator | None,
+    ) -> Batch:
+        """The batch itself, for its shape."""
+        return batch
+
+    def exchange(self, layer: int, scalars: Float[Tensor, "atom channel"], state: Batch) -> tuple[None, Batch]:
+        """No update."""
+        return None, state
+
+    def contribution(self, scalars: Float[Tensor, "atom channel"], state: Batch) -> Contribution:
+        """No energy."""
+        return Contribution.none(state)
+
+
+@dataclass(frozen=True)
+class NoLongRange(LongRangeSpec):
+    """The local network alone."""
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """No parameters."""
+        return Nothing()
+
+
+@dataclass(frozen=True)
+class GlobalMean(LongRangeSpec):
+    """One node per structure: the mean of all atoms, mapped, added to each; the least that is global."""
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """A hierarchy of one level with one cluster."""
+        return _one_level(channels, layers, Everything())
+
+
+@dataclass(frozen=True)
+class ElementMean(LongRangeSpec):
+    """One node per element: MCGM with its first level only (L = 1)."""
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """A hierarchy of one level with a cluster per element."""
+        return _one_level(channels, layers, ByElement())
+
+
+def _one_level(channels: int, layers: int, rule: Everything | ByElement) -> Hierarchy:
+    return Hierarchy(
+        channels=channels,
+        layers=layers,
+        rules=(rule,),
+        activation=nn.SiLU,
+        scope=WholeSystem(),
+        weighting=once_per_atom,
+    )

@@ -1,0 +1,153 @@
+"""Who belongs to which cluster: the one type all clustering rules return, and what is done with it.
+
+| paper (arXiv:2509.22028) | here |
+|---|---|
+| membership of node i in cluster k | one row (member, cluster, weight) |
+| aggregation, mean of the members | `Assignment.mean` |
+| dissemination, broadcast to the members | `Assignment.broadcast` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mcgm.segments import rank_in_segment, segment_count, segment_sum
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The nodes of one level, each in one group; groups never exchange anything.
+
+    `kind` is the atomic number for atoms and element clusters, 0 above; `rank` is the position within the group;
+    `largest` the size of the largest group, known before any forward pass so that none waits for it.
+    """
+
+    group: Int[Tensor, "node"]
+    rank: Int[Tensor, "node"]
+    kind: Int[Tensor, "node"]
+    count: Int[Tensor, "group"]
+    start: Int[Tensor, "group"]
+    largest: int
+
+    @classmethod
+    def grouped(cls, group: Int[Tensor, "node"], groups: int, kind: Int[Tensor, "node"] | None = None) -> Nodes:
+        """From the group of each node."""
+        count = segment_count(group, groups)
+        return cls(
+            group=group,
+            rank=rank_in_segment(group, groups),
+            kind=torch.zeros_like(group) if kind is None else kind,
+            count=count,
+            start=torch.cumsum(count, 0) - count,
+            largest=int(count.max()),
+        )
+
+    @classmethod
+    def counted(cls, count: Int[Tensor, "group"]) -> Nodes:
+        """From the number of nodes in each group, numbered group after group."""
+        return cls.grouped(torch.repeat_interleave(torch.arange(len(count), device=count.device), count), len(count))
+
+    @property
+    def total(self) -> int:
+        """Number of nodes."""
+        return self.group.shape[0]
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return self.count.shape[0]
+
+    def pad(self, values: Float[Tensor, "node channel"]) -> Float[Tensor, "group largest channel"]:
+        """Values of each group side by side, zeros where a group is smaller."""
+        padded = values.new_zeros((self.groups * self.largest, values.shape[1]))
+        slot = self.group * self.largest + self.rank
+        return padded.index_copy(0, slot, values).reshape(self.groups, self.largest, -1)
+
+    @property
+    def present(self) -> Bool[Tensor, "group largest"]:
+        """Where a padded array holds a node."""
+        return torch.arange(self.largest, device=self.count.device) < self.count[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """Rows of (member, cluster, weight): one per member where clusters are hard, several where they are soft.
+
+    The weights of a member sum to one. A cluster may be empty: it then takes no part.
+    """
+
+    member: Int[Tensor, "row"]
+    cluster: Int[Tensor, "row"]
+    weight: Float[Tensor, "row"]
+    members: int
+    clusters: int
+
+    @classmethod
+    def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
+        """Every member in exactly one cluster."""
+        member = torch.arange(len(cluster), device=cluster.device)
+        return cls(member, cluster, torch.ones(len(cluster), dtype=dtype, device=cluster.device), len(cluster), clusters)
+
+    def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
+        """Weighted sum over the members of each cluster."""
+        weight = self.weight.reshape(-1, *[1] * (values.dim() - 1))
+        return segment_sum(values[self.member] * weight, self.cluster, self.clusters)
+
+    def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
+        """Weighted mean over the members of each cluster, zero where it is empty."""
+        size = segment_sum(self.weight, self.cluster, self.clusters)
+        return self.total(values) / torch.where(size > 0, size, torch.ones_like(size))[:, None]
+
+    def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
+        """Weighted sum over the clusters of each member."""
+        return segment_sum(values[self.cluster] * self.weight[:, None], self.member, self.members)
+
+    @property
+    def labels(self) -> Int[Tensor, "member"]:
+        """The cluster of each member, where soft: the one of largest weight (the first of equal ones)."""
+        best = self.weight.new_full((self.members,), -torch.inf)
+        best = best.scatter_reduce(0, self.member, self.weight, "amax")
+        is_best = self.weight == best[self.member]
+        label = torch.full_like(self.member[: self.members], self.clusters)
+        candidate = torch.where(is_best, self.cluster, torch.full_like(self.cluster, self.clusters))
+        return label.scatter_reduce(0, self.member, candidate, "amin")
+
+
+def split(
+    assignment: Assignment, members: Int[Tensor, "molecule"], clusters: Int[Tensor, "molecule"]
+) -> list[Assignment]:
+    """One assignment per molecule, numbered from zero; `members` and `clusters` count those of each molecule.
+
+    For members and clusters that are numbered molecule after molecule, as everywhere in this package.
+    """
+    owner = torch.repeat_interleave(torch.arange(len(members), device=members.device), members)[assignment.member]
+    order = torch.argsort(owner, stable=True)
+    rows = segment_count(owner, len(members)).tolist()
+    first_member = torch.cumsum(members, 0) - members
+    first_cluster = torch.cumsum(clusters, 0) - clusters
+    member = (assignment.member - first_member[owner])[order].split(rows)
+    cluster = (assignment.cluster - first_cluster[owner])[order].split(rows)
+    weight = assignment.weight[order].split(rows)
+    sizes = zip(members.tolist(), clusters.tolist(), strict=True)
+    return [Assignment(m, c, w, *size) for m, c, w, size in zip(member, cluster, weight, sizes, strict=True)]
+
+
+def join(parts: Sequence[Assignment]) -> Assignment:
+    """One assignment for molecules side by side: undoes `split`."""
+    members = [0]
+    clusters = [0]
+    for part in parts:
+        members.append(members[-1] + part.members)
+        clusters.append(clusters[-1] + part.clusters)
+    return Assignment(
+        member=torch.cat([part.member + offset for part, offset in zip(parts, members, strict=False)]),
+        cluster=torch.cat([part.cluster + offset for part, offset in zip(parts, clusters, strict=False)]),
+        weight=torch.cat([part.weight for part in parts]),
+        members=members[-1],
+        clusters=clusters[-1],
+    )

@@ -1,0 +1,262 @@
+"""Rules that say which nodes belong together; each returns an `Assignment`.
+
+A rule is a frozen dataclass of plain values. It fixes how many clusters there are from the composition alone
+(`layout`, done once where batches are made), and who belongs where from the features (the module of `build`).
+The K-means++ rule itself is in `kmeans.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mcgm.errors import ConfigError
+from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.kmeans import kmeans
+
+
+class ClusterModule(nn.Module, ABC):
+    """A rule at work at one level of one layer."""
+
+    @abstractmethod
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        """Assign the members. With a generator the rule may draw; without one it is a function of its inputs."""
+
+
+class Clusterer(ABC):
+    """A clustering rule."""
+
+    is_smooth = False
+    """Whether weights are smooth functions of the features (or do not depend on them)."""
+
+    @abstractmethod
+    def layout(self, members: Nodes) -> Nodes:
+        """The clusters of these members, from their number and kind only."""
+
+    @abstractmethod
+    def build(self, channels: int) -> ClusterModule:
+        """The module for features of this width."""
+
+
+def reduced(members: Nodes, reduction: float) -> Nodes:
+    """max(1, floor(n / reduction)) clusters for a group of n nodes (arXiv:2509.22028)."""
+    return Nodes.counted((members.count / reduction).floor().long().clamp(min=1))
+
+
+def _check_reduction(rule: KMeansPlusPlus | Random) -> None:
+    if not rule.reduction > 1:
+        raise ConfigError(f"reduction is {rule.reduction}; required: a number above 1 (each level must get smaller).")
+
+
+@dataclass(frozen=True)
+class ByElement(Clusterer):
+    """One cluster per element present in the group (paper, level 1). Does not depend on geometry: smooth."""
+
+    is_smooth = True
+
+    def layout(self, members: Nodes) -> Nodes:
+        """One node per (group, element), in the order of atomic numbers."""
+        pair = torch.unique(members.group * _KINDS + members.kind)
+        return Nodes.grouped(pair // _KINDS, members.groups, pair % _KINDS)
+
+    def build(self, channels: int) -> ClusterModule:
+        """No parameters."""
+        return _ByKind()
+
+
+_KINDS = 128
+"""More than there are elements: makes one number of (group, element)."""
+
+
+class _ByKind(ClusterModule):
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        known = clusters.group * _KINDS + clusters.kind
+        cluster = torch.searchsorted(known, members.group * _KINDS + members.kind)
+        return Assignment.hard(cluster, clusters.total, features.dtype)
+
+
+@dataclass(frozen=True)
+class Everything(Clusterer):
+    """One cluster per group: the global mean, the simplest control."""
+
+    is_smooth = True
+
+    def layout(self, members: Nodes) -> Nodes:
+        """One node per group."""
+        return Nodes.counted(torch.ones_like(members.count))
+
+    def build(self, channels: int) -> ClusterModule:
+        """No parameters."""
+        return _ByGroup()
+
+
+class _ByGroup(ClusterModule):
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        return Assignment.hard(members.group, clusters.total, features.dtype)
+
+
+@dataclass(frozen=True)
+class KMeansPlusPlus(Clusterer):
+    """K-means++ on the current features, max(1, floor(n / reduction)) clusters per group (paper, levels above 1).
+
+    With a generator seeds are drawn in proportion to the squared distance (Arthur and Vassilvitskii 2007); without one
+    the farthest point is the next seed, ties broken by feature values, so that labels depend neither on the order of
+    atoms nor on batch mates. Carries no gradient. Labels flip as atoms move: not smooth.
+    """
+
+    reduction: float = 2.0
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        _check_reduction(self)
+        if self.iterations < 1:
+            raise ConfigError(f"iterations is {self.iterations}; required: at least 1.")
+
+    def layout(self, members: Nodes) -> Nodes:
+        """max(1, floor(n / reduction)) nodes per group."""
+        return reduced(members, self.reduction)
+
+    def build(self, channels: int) -> ClusterModule:
+        """No parameters."""
+        return _KMeans(self.iterations)
+
+
+class _KMeans(ClusterModule):
+    def __init__(self, iterations: int) -> None:
+        super().__init__()
+        self.iterations = iterations
+
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        label = kmeans(features.detach(), members, clusters, iterations=self.iterations, generator=generator)
+        return Assignment.hard(clusters.start[members.group] + label, clusters.total, features.dtype)
+
+
+@dataclass(frozen=True)
+class Random(Clusterer):
+    """As many clusters as `KMeansPlusPlus`, none empty, filled without looking at features (paper, ablation).
+
+    With a generator they are drawn anew at each call. Without one they are a fixed pseudo-random function of the
+    node's position within its group (for element clusters: the rank of the element).
+    """
+
+    reduction: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_reduction(self)
+
+    def layout(self, members: Nodes) -> Nodes:
+        """max(1, floor(n / reduction)) nodes per group."""
+        return reduced(members, self.reduction)
+
+    def build(self, channels: int) -> ClusterModule:
+        """No parameters."""
+        return _Shuffle()
+
+
+class _Shuffle(ClusterModule):
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        size = members.count[members.group]
+        if generator is None:
+            key = ((members.rank + 1) * 2654435761 + size * 2246822519) % 4294967291
+        else:
+            key = torch.randint(2**32, size.shape, generator=generator, device=size.device)
+        # nodes of each group in the order of their keys; the r-th goes to cluster r modulo k
+        order = torch.argsort(key, stable=True)
+        order = order[torch.argsort(members.group[order], stable=True)]
+        position = torch.empty_like(order)
+        position[order] = torch.arange(len(order), device=order.device)
+        label = (position - members.start[members.group]) % clusters.count[members.group]
+        return Assignment.hard(clusters.start[members.group] + label, clusters.total, features.dtype)
+
+
+@dataclass(frozen=True)
+class Prototypes(Clusterer):
+    """Soft clusters: each node belongs to `count` learned prototypes with softmax weights.
+
+    weight(i, k) = softmax_k(h_i · p_k / (temperature sqrt(channels))): smooth, differentiable, deterministic, and
+    independent of order and batch mates. Ours: the learnable clustering that arXiv:2509.22028 leaves open.
+    """
+
+    count: int = 4
+    temperature: float = 1.0
+
+    is_smooth = True
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"count is {self.count}; required: at least 1 prototype.")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}; required: above 0.")
+
+    def layout(self, members: Nodes) -> Nodes:
+        """`count` nodes per group."""
+        return Nodes.counted(torch.full_like(members.count, self.count))
+
+    def build(self, channels: int) -> ClusterModule:
+        """Holds the prototypes, (count, channels)."""
+        return _SoftMembership(self.count, channels, self.temperature)
+
+
+class _SoftMembership(ClusterModule):
+    def __init__(self, count: int, channels: int, temperature: float) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.empty(count, channels))
+        nn.init.orthogonal_(self.prototypes, gain=channels**0.5)
+        self.scale = 1 / (temperature * channels**0.5)
+
+    def forward(
+        self,
+        features: Float[Tensor, "node channel"],
+        members: Nodes,
+        clusters: Nodes,
+        generator: torch.Generator | None,
+    ) -> Assignment:
+        weight = torch.softmax(features @ self.prototypes.T * self.scale, dim=-1)
+        count = len(self.prototypes)
+        member = torch.arange(members.total, device=features.device)[:, None].expand(-1, count)
+        cluster = clusters.start[members.group][:, None] + torch.arange(count, device=features.device)
+        return Assignment(member.reshape(-1), cluster.reshape(-1), weight.reshape(-1), members.total, clusters.total)
+
+
+CLUSTERERS: dict[str, type[Clusterer]] = {
+    "by_element": ByElement,
+    "everything": Everything,
+    "kmeans++": KMeansPlusPlus,
+    "random": Random,
+    "prototypes": Prototypes,
+}
+"""Rules by the name that model files and configurations use."""

@@ -1,0 +1,164 @@
+"""The hierarchy at work: cluster, aggregate upwards, disseminate downwards, after every interaction layer.
+
+| paper (arXiv:2509.22028) | here |
+|---|---|
+| V(l), nodes of level l, V(0) the atoms | `HierarchyIndex.levels[l]` |
+| clustering of V(l-1) into V(l) | `Exchange.rules[l-1]` |
+| aggregation, mean of members and a linear map | `Exchange.rise` |
+| dissemination, h <- h + h~ (Eq. 4) | `Exchange.descend` |
+| energy of every cluster | `Hierarchy.contribution` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mcgm.batch import Batch
+from mcgm.heads import EnergyHead
+from mcgm.long_range.base import Clusters, Contribution, LongRange
+from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.clusterers import Clusterer
+from mcgm.long_range.mcgm.scope import Scope
+
+Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
+
+
+def once_per_cluster(mass: Float[Tensor, "cluster"]) -> Float[Tensor, "cluster"]:
+    """Each cluster that has members counts once (paper)."""
+    return (mass > 0).to(mass.dtype)
+
+
+def once_per_atom(mass: Float[Tensor, "cluster"]) -> Float[Tensor, "cluster"]:
+    """Each cluster counts as often as it has atoms: n copies of a system then have n times its energy."""
+    return mass
+
+
+WEIGHTINGS: dict[str, Weighting] = {"cluster": once_per_cluster, "atom": once_per_atom}
+"""How often the energy of a cluster counts, by the name that specifications use."""
+
+
+@dataclass(frozen=True, eq=False)
+class HierarchyIndex:
+    """Groups (whole systems, or molecules within them) and the nodes of every level, level 0 the atoms."""
+
+    levels: tuple[Nodes, ...]
+    molecule: Int[Tensor, "group"]
+
+
+@dataclass(frozen=True, eq=False)
+class HierarchyState:
+    """What is kept between layers: the index, prescribed labels, the source of chance, and what was seen so far."""
+
+    index: HierarchyIndex
+    prescribed: tuple[tuple[Assignment, ...], ...] | None
+    generator: torch.Generator | None
+    features: tuple[Float[Tensor, "cluster channel"], ...] = ()
+    layers: tuple[tuple[Clusters, ...], ...] = ()
+
+
+class Exchange(nn.Module):
+    """One layer's way up and down the hierarchy."""
+
+    def __init__(self, channels: int, rules: tuple[Clusterer, ...], activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.rules = nn.ModuleList(rule.build(channels) for rule in rules)
+        self.maps = nn.ModuleList(nn.Sequential(nn.Linear(channels, channels), activation()) for _ in rules)
+
+    def rise(
+        self, scalars: Float[Tensor, "atom channel"], assign: Callable[[int, Tensor], Assignment]
+    ) -> tuple[list[Tensor], list[Assignment]]:
+        """Features of every level, atoms first, and the assignments between them."""
+        features, assignments = [scalars], []
+        for level, transform in enumerate(self.maps):
+            assignment = assign(level, features[-1])
+            features.append(transform(assignment.mean(features[-1])))
+            assignments.append(assignment)
+        return features, assignments
+
+    @staticmethod
+    def descend(features: list[Tensor], assignments: list[Assignment]) -> list[Tensor]:
+        """Features of every cluster level after each received its parents' ones; first the update for the atoms."""
+        received = [features[-1]]
+        for level in range(len(assignments) - 1, 0, -1):
+            received.append(features[level] + assignments[level].broadcast(received[-1]))
+        received.append(assignments[0].broadcast(received[-1]))
+        return received[::-1]
+
+
+class Hierarchy(LongRange):
+    """Clusters over clusters, by one rule per level; the module behind `MCGM` and the mean-node controls."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        layers: int,
+        rules: tuple[Clusterer, ...],
+        activation: Callable[[], nn.Module],
+        scope: Scope,
+        weighting: Weighting,
+    ) -> None:
+        super().__init__()
+        self.rules = rules
+        self.scope = scope
+        self.weighting = weighting
+        self.exchanges = nn.ModuleList(Exchange(channels, rules, activation) for _ in range(layers))
+        self.heads = nn.ModuleList(EnergyHead(channels) for _ in rules)
+
+    def index(self, batch: Batch) -> HierarchyIndex:
+        """Groups, and how many nodes every level has: known from the composition alone."""
+        group, molecule = self.scope(batch)
+        levels = [Nodes.grouped(group, len(molecule), batch.numbers)]
+        for rule in self.rules:
+            levels.append(rule.layout(levels[-1]))
+        return HierarchyIndex(tuple(levels), molecule)
+
+    def begin(
+        self,
+        batch: Batch,
+        index: HierarchyIndex,
+        *,
+        clusters: tuple[tuple[Assignment, ...], ...] | None,
+        generator: torch.Generator | None,
+    ) -> HierarchyState:
+        """Nothing seen yet."""
+        return HierarchyState(index, clusters, generator)
+
+    def exchange(
+        self, layer: int, scalars: Float[Tensor, "atom channel"], state: HierarchyState
+    ) -> tuple[Float[Tensor, "atom channel"], HierarchyState]:
+        """Cluster, aggregate, disseminate."""
+        exchange = self.exchanges[layer]
+        levels = state.index.levels
+
+        def assign(level: int, features: Tensor) -> Assignment:
+            if state.prescribed is not None:
+                return state.prescribed[layer][level]
+            return exchange.rules[level](features, levels[level], levels[level + 1], state.generator)
+
+        features, assignments = exchange.rise(scalars, assign)
+        update, *received = exchange.descend(features, assignments)
+        mass = scalars.new_ones(len(scalars))
+        clusters = []
+        for assignment, nodes in zip(assignments, levels[1:], strict=True):
+            mass = assignment.total(mass)
+            clusters.append(Clusters(assignment, state.index.molecule[nodes.group], mass, torch.zeros_like(mass)))
+        return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(clusters)))
+
+    def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:
+        """Energies of the clusters of every level, from the last layer's features."""
+        *earlier, last = state.layers
+        last = tuple(
+            replace(clusters, energy=self.weighting(clusters.mass) * head(features))
+            for clusters, head, features in zip(last, self.heads, state.features, strict=True)
+        )
+        return Contribution(
+            energy=torch.cat([clusters.energy for clusters in last]),
+            molecule=torch.cat([clusters.molecule for clusters in last]),
+            clusters=(*earlier, last),
+        )

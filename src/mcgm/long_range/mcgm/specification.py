@@ -1,0 +1,101 @@
+"""`MCGM`: the choice of levels, rules and scope, with the presets `paper` and `smooth`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+from mcgm.activations import ACTIVATIONS
+from mcgm.errors import ConfigError, unknown_name
+from mcgm.long_range.base import LongRange, LongRangeSpec
+from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
+from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
+from mcgm.long_range.mcgm.scope import SCOPES
+
+EXPECTED_ELEMENTS = 8
+"""What the smooth preset takes for the size of level 1 when it derives the number of prototypes above."""
+
+
+@dataclass(frozen=True)
+class MCGM(LongRangeSpec):
+    """Multi-stage Clustered Global Modeling, arXiv:2509.22028. As constructed: the smooth preset.
+
+    Args:
+        levels: levels of clusters above the atoms, L in the paper.
+        reduction: nodes per cluster from level 2 on, r in the paper.
+        clusterers: one rule per level; `None`: by element, then learned prototypes, max(1, floor(8 / r^l)) at level
+            l + 1.
+        activation: after each aggregation's linear map: "silu", "shifted_softplus", "tanh" or "identity".
+        recluster: "forward": labels anew in every pass; "epoch": in training once per epoch and structure.
+        scope: "system": one hierarchy per structure; "molecule": per covalently connected molecule.
+        energy_per: "atom": a cluster's energy counts as often as it has atoms, so that n copies have n times the
+            energy; "cluster": once (paper).
+    """
+
+    levels: int = 3
+    reduction: float = 2.0
+    clusterers: tuple[Clusterer, ...] | None = None
+    activation: str = "silu"
+    recluster: Literal["forward", "epoch"] = "forward"
+    scope: Literal["system", "molecule"] = "system"
+    energy_per: Literal["atom", "cluster"] = "atom"
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ConfigError(f"levels is {self.levels}; required: at least 1.")
+        if not self.reduction > 1:
+            raise ConfigError(f"reduction is {self.reduction}; required: a number above 1.")
+        tables: dict[str, Any] = {
+            "activation": ACTIVATIONS,
+            "recluster": ("forward", "epoch"),
+            "scope": SCOPES,
+            "energy_per": WEIGHTINGS,
+        }
+        for key, table in tables.items():
+            if getattr(self, key) not in table:
+                raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))
+        if self.clusterers is None:
+            sizes = [max(1, int(EXPECTED_ELEMENTS / self.reduction**level)) for level in range(1, self.levels)]
+            object.__setattr__(self, "clusterers", (ByElement(), *(Prototypes(size) for size in sizes)))
+        object.__setattr__(self, "clusterers", tuple(self.rules))
+        if len(self.rules) != self.levels:
+            raise ConfigError(f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels.")
+
+    @property
+    def rules(self) -> tuple[Clusterer, ...]:
+        """The clustering rule of every level."""
+        assert self.clusterers is not None
+        return self.clusterers
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether every rule is."""
+        return all(rule.is_smooth for rule in self.rules)
+
+    @classmethod
+    def smooth(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
+        """The default: element clusters, learned prototypes above, energies counted per atom."""
+        return cls(levels=levels, reduction=reduction, **options)
+
+    @classmethod
+    def paper(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
+        """As published: element clusters, K-means++ above, each cluster's energy counted once."""
+        rules = (ByElement(), *(KMeansPlusPlus(reduction) for _ in range(levels - 1)))
+        return cls(**{"levels": levels, "reduction": reduction, "clusterers": rules, "energy_per": "cluster"} | options)
+
+    @classmethod
+    def random(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
+        """The paper's ablation: as `paper`, with random clusters of the same sizes above the elements."""
+        rules = (ByElement(), *(Random(reduction) for _ in range(levels - 1)))
+        return replace(cls.paper(levels=levels, reduction=reduction, **options), clusterers=rules)
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """The module for a backbone of this width and depth."""
+        return Hierarchy(
+            channels=channels,
+            layers=layers,
+            rules=self.rules,
+            activation=ACTIVATIONS[self.activation],
+            scope=SCOPES[self.scope](),
+            weighting=WEIGHTINGS[self.energy_per],
+        )
