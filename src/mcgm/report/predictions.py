@@ -25,7 +25,8 @@ class Predictions:
     """Labels and predictions of every test structure, in the order of the data.
 
     Shapes: names and n_atoms (molecule,), energies (molecule,) in eV, forces (atom, 3) in eV/Å with the atoms of all
-    structures one after the other; both forces are `None` when the data hold none.
+    structures one after the other; both forces are `None` when the data hold none. `baseline` (molecule,) in eV is the
+    sum of the element references that were fitted, if any: parity plots show energies relative to it.
 
     Raises:
         DataError: lengths that do not fit together, values that are not finite, or only one of the two forces.
@@ -37,6 +38,7 @@ class Predictions:
     energy_predicted: np.ndarray
     forces: np.ndarray | None = None
     forces_predicted: np.ndarray | None = None
+    baseline: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         molecules = len(self.names)
@@ -48,7 +50,12 @@ class Predictions:
         object.__setattr__(self, "names", np.asarray(self.names, dtype=np.str_))
         object.__setattr__(self, "n_atoms", np.asarray(self.n_atoms, dtype=np.int64))
         shapes: dict[str, tuple[int, ...]] = {"n_atoms": (molecules,), "energy": (molecules,)}
-        shapes |= {"energy_predicted": (molecules,), "forces": (atoms, 3), "forces_predicted": (atoms, 3)}
+        shapes |= {
+            "energy_predicted": (molecules,),
+            "baseline": (molecules,),
+            "forces": (atoms, 3),
+            "forces_predicted": (atoms, 3),
+        }
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is None:

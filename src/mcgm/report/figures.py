@@ -1,0 +1,249 @@
+"""Figures of a report: learning curves, parity, error against molecule size.
+
+Figures are made directly, never through pyplot, so no global state of matplotlib is touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mcgm.report.predictions import Predictions
+from mcgm.report.result import CurvePoint, RunResult
+from mcgm.report.summary import number
+
+PALETTE = ("#4c7fc0", "#e0803a", "#2f9e7a", "#c2578f", "#8b72cf", "#a8891c", "#3fa3bd", "#c9574f")
+# Mid tones, legible on white and on black; the ink stands for the colour of the surrounding text.
+INK = "#5a5f68"
+POINTS = 15_000
+SIZE_GROUPS = 6
+
+
+def variant_colors(variants: Sequence[str]) -> dict[str, str]:
+    """A colour per variant, the same in all figures and in the table; repeats after eight."""
+    return {variant: PALETTE[k % len(PALETTE)] for k, variant in enumerate(variants)}
+
+
+def learning_curves(groups: Mapping[str, Sequence[RunResult]], colors: Mapping[str, str]) -> Figure | None:
+    """Validation errors over epochs: mean over seeds, and the range from the best to the worst seed as a band.
+
+    Drawn as far as all seeds of a variant went. `None` when no run has a curve.
+    """
+    quantities: tuple[tuple[str, Callable[[CurvePoint], float | None]], ...] = (
+        ("Validation energy MAE / meV", lambda point: point.val_energy_mae_mev),
+        ("Validation force MAE / meV/Å", lambda point: point.val_force_mae_mev_per_A),
+    )
+    points = [point for runs in groups.values() for run in runs for point in run.curves]
+    shown = [(title, value) for title, value in quantities if any(value(point) is not None for point in points)]
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown))
+    for panel, (title, value) in zip(axes, shown, strict=True):
+        for variant, runs in groups.items():
+            epochs, errors = _common_epochs(runs, value)
+            _mean_and_range(panel, epochs, errors, colors[variant], runs[0].label)
+        _logarithmic(panel)
+        panel.set(xlabel="Epoch", ylabel=title)
+    _legend(figure, axes[0])
+    return figure
+
+
+def energy_parity(
+    predictions: Mapping[str, Predictions], labels: Mapping[str, str], colors: Mapping[str, str]
+) -> Figure:
+    """Predicted against reference energies, relative to the element references where all variants have them."""
+    relative = all(item.baseline is not None for item in predictions.values())
+
+    def values(item: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        base = item.baseline if relative and item.baseline is not None else 0.0
+        return item.energy - base, item.energy_predicted - base
+
+    title = "energy − element references" if relative else "energy"
+    pairs = {variant: values(item) for variant, item in predictions.items()}
+    texts = {variant: f"MAE {number(item.metrics.energy_mae_mev)} meV" for variant, item in predictions.items()}
+    return _parity(pairs, texts, labels, colors, f"{title} / eV")
+
+
+def force_parity(
+    predictions: Mapping[str, Predictions], labels: Mapping[str, str], colors: Mapping[str, str]
+) -> Figure | None:
+    """Predicted against reference force components; `None` when no variant has forces."""
+    pairs, texts = {}, {}
+    for variant, item in predictions.items():
+        error = item.metrics.force_mae_mev_per_A
+        if item.forces is not None and item.forces_predicted is not None and error is not None:
+            pairs[variant] = (item.forces.ravel(), item.forces_predicted.ravel())
+            texts[variant] = f"MAE {number(error)} meV/Å"
+    return _parity(pairs, texts, labels, colors, "force component / eV/Å") if pairs else None
+
+
+def error_by_size(
+    predictions: Mapping[str, Sequence[Predictions]], labels: Mapping[str, str], colors: Mapping[str, str]
+) -> Figure:
+    """Mean absolute error in groups of molecules of like size: mean over seeds, and their range as a band.
+
+    Groups hold about as many molecules each; the point stands at the mean size of its group.
+    """
+    sizes = np.concatenate([item.n_atoms for items in predictions.values() for item in items])
+    edges = np.unique(np.quantile(sizes, np.linspace(0, 1, SIZE_GROUPS + 1)))
+    with_forces = any(item.forces is not None for items in predictions.values() for item in items)
+    figure, axes = _panels(2 if with_forces else 1)
+    titles = ("Energy MAE / meV", "Force MAE / meV/Å")
+    for panel, title, errors_of in zip(axes, titles, (_energy_errors, _force_errors), strict=False):
+        for variant, items in predictions.items():
+            rows = [_by_size(item, errors_of(item), edges) for item in items]
+            _mean_and_range(
+                panel, rows[0][0], np.stack([row[1] for row in rows]), colors[variant], labels[variant], "o"
+            )
+        panel.set(xlabel="Atoms per molecule", ylabel=title)
+        panel.set_ylim(bottom=0)
+    _legend(figure, axes[0])
+    return figure
+
+
+def inline_svg(figure: Figure, description: str) -> str:
+    """An `<svg>` element for an HTML page: no background, text in the colour of its surroundings, nothing to load."""
+    text = _render(figure, "svg", transparent=True).decode()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(re.escape(INK), "currentColor", text, flags=re.IGNORECASE)
+    quoted = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1)
+
+
+def figure_file(figure: Figure, kind: str) -> bytes:
+    """The figure as a file of its own, "png" or "svg", on white."""
+    return _render(figure, kind, transparent=False)
+
+
+def png_source(figure: Figure) -> str:
+    """The figure as a `data:` address for `<img src>`."""
+    return "data:image/png;base64," + base64.b64encode(figure_file(figure, "png")).decode()
+
+
+def _render(figure: Figure, kind: str, *, transparent: bool) -> bytes:
+    buffer = io.BytesIO()
+    options = {"metadata": {"Date": None}} if kind == "svg" else {}
+    figure.savefig(buffer, format=kind, dpi=160, transparent=transparent, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.6 * count + 0.4, 3.7), layout="constrained")
+    axes = [figure.add_subplot(1, count, k + 1) for k in range(count)]
+    for panel in axes:
+        _plain(panel)
+    return figure, axes
+
+
+def _plain(panel: Axes) -> None:
+    """Thin grey frame on two sides, a faint grid, all in the ink."""
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        panel.spines[side].set_color(INK)
+    panel.tick_params(which="both", colors=INK, labelsize=8)
+    panel.xaxis.label.set(color=INK, size=9)
+    panel.yaxis.label.set(color=INK, size=9)
+    panel.title.set(color=INK, size=9)
+    panel.grid(color=INK, alpha=0.18, linewidth=0.6)
+    panel.set_axisbelow(True)
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    handles, names = panel.get_legend_handles_labels()
+    columns = min(3, len(names))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
+
+
+def _logarithmic(panel: Axes) -> None:
+    """Logarithmic errors with ticks written as plain numbers, unless one is zero."""
+    low, high = panel.dataLim.intervaly
+    if not 0 < low <= high < np.inf:
+        return
+    panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    few = high / low > 10
+    panel.yaxis.set_minor_formatter(lambda value, position: "" if few and f"{value:e}"[0] not in "25" else f"{value:g}")
+
+
+def _mean_and_range(
+    panel: Axes, place: np.ndarray, values: np.ndarray, color: str, label: str, marker: str = ""
+) -> None:
+    """A line through the mean of the rows, and a band from their least to their largest where there are several."""
+    if values.size == 0:
+        return
+    # A label that begins with an underscore would vanish from the legend, and $ would start a formula.
+    text = ("\u200b" + label).replace("$", r"\$")
+    panel.plot(place, values.mean(0), color=color, linewidth=1.6, marker=marker, markersize=4, label=text)
+    if len(values) > 1:
+        panel.fill_between(place, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
+
+
+def _common_epochs(
+    runs: Sequence[RunResult], value: Callable[[CurvePoint], float | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs that all runs validated at, and the values there (run, epoch)."""
+    curves = [{point.epoch: found for point in run.curves if (found := value(point)) is not None} for run in runs]
+    curves = [curve for curve in curves if curve]
+    if not curves:
+        return np.zeros(0), np.zeros((0, 0))
+    epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return np.array(epochs), np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+
+
+def _parity(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    texts: Mapping[str, str],
+    labels: Mapping[str, str],
+    colors: Mapping[str, str],
+    title: str,
+) -> Figure:
+    """Small multiples, one square panel per variant, all with the same limits."""
+    columns = min(4, max(2, len(pairs)))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(2.55 * columns + 0.4, 2.75 * rows + 0.2), layout="constrained")
+    low = min(float(min(x.min(), y.min())) for x, y in pairs.values())
+    high = max(float(max(x.max(), y.max())) for x, y in pairs.values())
+    margin = 0.04 * (high - low) or 1.0
+    limits = (low - margin, high + margin)
+    for k, (variant, (x, y)) in enumerate(pairs.items()):
+        panel = figure.add_subplot(rows, columns, k + 1)
+        _plain(panel)
+        step = -(-len(x) // POINTS)
+        # Pixels inside the vector figure: thousands of vector points would make the page slow.
+        panel.scatter(x[::step], y[::step], s=4, color=colors[variant], alpha=0.35, linewidths=0, rasterized=True)
+        panel.plot(limits, limits, color=INK, linewidth=0.8)
+        panel.set(xlim=limits, ylim=limits, aspect="equal", title=labels[variant].replace("$", r"\$"))
+        panel.text(0.04, 0.96, texts[variant], transform=panel.transAxes, va="top", size=8, color=INK)
+    figure.supxlabel(f"Reference {title}", size=9, color=INK)
+    figure.supylabel("Predicted", size=9, color=INK)
+    return figure
+
+
+def _energy_errors(item: Predictions) -> np.ndarray:
+    return 1000 * np.abs(item.energy_predicted - item.energy)
+
+
+def _force_errors(item: Predictions) -> np.ndarray:
+    """Mean over the components of each molecule; not a number where there are no forces."""
+    if item.forces is None or item.forces_predicted is None:
+        return np.full(len(item.n_atoms), np.nan)
+    per_atom = 1000 * np.abs(item.forces_predicted - item.forces).mean(1)
+    molecule = np.repeat(np.arange(len(item.n_atoms)), item.n_atoms)
+    return np.bincount(molecule, per_atom, len(item.n_atoms)) / item.n_atoms
+
+
+def _by_size(item: Predictions, errors: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean size and mean error of each group that holds molecules."""
+    group = np.clip(np.searchsorted(edges, item.n_atoms, side="right") - 1, 0, max(len(edges) - 2, 0))
+    present = np.unique(group)
+    return (
+        np.array([item.n_atoms[group == k].mean() for k in present]),
+        np.array([errors[group == k].mean() for k in present]),
+    )

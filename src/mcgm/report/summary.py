@@ -1,0 +1,216 @@
+"""Runs of one variant taken together over seeds, and what they say against the variant of reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+from mcgm.errors import DataError
+from mcgm.report.result import RunResult
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a quantity over seeds, with the sample standard deviation (n - 1); `None` for a single seed."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Of the values that are there; `None` without any."""
+        present = [value for value in values if value is not None]
+        if not present:
+            return None
+        deviation = float(np.std(present, ddof=1)) if len(present) > 1 else None
+        return cls(float(np.mean(present)), deviation, len(present))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean (Student's t), `None` for a single seed."""
+        if self.deviation is None:
+            return None
+        half = float(student.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.deviation / self.count**0.5
+        return self.mean - half, self.mean + half
+
+    @property
+    def verdict(self) -> str:
+        """Of a change: "lower" or "higher" when the interval excludes 0, else "within noise"; or "one seed"."""
+        if self.interval is None:
+            return "one seed"
+        low, high = self.interval
+        return "lower" if high < 0 else "higher" if low > 0 else "within noise"
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """One row of the table. Errors in meV and meV/Å; changes in per cent against the reference, paired over seeds.
+
+    A change is the mean over the seeds that both variants have of 100 (error - error of reference) / error of
+    reference: negative is better. `None` where nothing was measured or nothing is compared.
+    """
+
+    variant: str
+    label: str
+    reference: str | None
+    seeds: tuple[int, ...]
+    parameters: int
+    energy: Spread
+    force: Spread | None
+    seconds_per_epoch: Spread
+    inference: Spread | None
+    energy_change: Spread | None
+    force_change: Spread | None
+
+
+def summarize(results: Sequence[RunResult]) -> tuple[VariantSummary, ...]:
+    """One row per variant: variants that are compared with none come first, the others as they stand in the results.
+
+    Raises:
+        DataError: no results, several data sets, a seed twice, or a reference that is not among the variants.
+    """
+    variants = group_by_variant(results)
+    rows = []
+    for runs in variants.values():
+        reference = reference_of(runs[0])
+        if reference is not None and reference not in variants:
+            raise DataError(
+                f"variant {runs[0].variant!r} is to be compared with {reference!r}, which has no results. "
+                f"Known: {', '.join(variants)}."
+            )
+        rows.append(_summary(runs, variants[reference] if reference else ()))
+    return tuple(sorted(rows, key=lambda row: row.reference is not None))
+
+
+def group_by_variant(results: Sequence[RunResult]) -> Mapping[str, tuple[RunResult, ...]]:
+    """Runs of each variant, ordered by seed.
+
+    Raises:
+        DataError: no results, several data sets, or a seed twice.
+    """
+    if not results:
+        raise DataError("a report needs at least one result, got none.")
+    datasets = sorted({result.dataset for result in results})
+    if len(datasets) > 1:
+        raise DataError(
+            f"a report compares on one data set, got {', '.join(datasets)}. Keep their results in folders apart."
+        )
+    variants: dict[str, dict[int, RunResult]] = {}
+    for result in results:
+        runs = variants.setdefault(result.variant, {})
+        if result.seed in runs:
+            raise DataError(
+                f"variant {result.variant!r} has two results of seed {result.seed}. Remove one of the files."
+            )
+        runs[result.seed] = result
+    return {variant: tuple(runs[seed] for seed in sorted(runs)) for variant, runs in variants.items()}
+
+
+def reference_of(result: RunResult) -> str | None:
+    """Key of the variant that a result is compared with, `None` when it is itself a reference."""
+    return None if result.reference == result.variant else result.reference
+
+
+def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
+    """What a reader must know before trusting the comparison: seeds, commits, machines or test sets that differ."""
+    variants = group_by_variant(results)
+    seeds = {tuple(run.seed for run in runs) for runs in variants.values()}
+    found = []
+    if seeds and max(map(len, seeds)) == 1:
+        found.append("One seed per variant: the spread is unknown, small differences mean nothing.")
+    if len(seeds) > 1:
+        found.append("Not every variant has the same seeds; relative changes use the seeds that both have.")
+    if len({result.metrics.n_structures for result in results}) > 1:
+        found.append("The test sets differ in size, so the errors are not strictly comparable.")
+    if len({result.commit for result in results}) > 1:
+        found.append("The runs come from different commits.")
+    if len({repr(sorted(result.machine.items())) for result in results}) > 1:
+        found.append("The runs come from different machines or versions: compare times with care.")
+    return tuple(found)
+
+
+def sentences(rows: Sequence[VariantSummary]) -> tuple[str, ...]:
+    """One sentence per compared variant, as the numbers stand: lower, higher, or within the noise of the seeds."""
+    labels = {row.variant: row for row in rows}
+    return tuple(_sentence(row, labels[row.reference]) for row in rows if row.reference is not None)
+
+
+def _sentence(row: VariantSummary, reference: VariantSummary) -> str:
+    parts = [_phrase("energy", row.energy_change, row.energy, reference.energy, "meV")]
+    if row.force is not None and reference.force is not None:
+        parts.append(_phrase("force", row.force_change, row.force, reference.force, "meV/Å"))
+    return f"{row.label} against {reference.label}: " + "; ".join(parts) + "."
+
+
+def _phrase(name: str, change: Spread | None, value: Spread, reference: Spread, unit: str) -> str:
+    figures = f"{number(value.mean)} instead of {number(reference.mean)} {unit}"
+    if change is None:
+        return f"{name} MAE {figures} (no seed in common)"
+    size = f"{abs(change.mean):.1f} % {'lower' if change.mean < 0 else 'higher'}"
+    if change.interval is None:
+        return f"{name} MAE {size} ({figures}; one seed, spread unknown)"
+    low, high = change.interval
+    interval = f"{CONFIDENCE:.0%} interval {signed(low)} to {signed(high)} % over {change.count} seeds".replace(
+        "%", " %", 1
+    )
+    if change.verdict == "within noise":
+        return f"{name} MAE not distinguishable, {size} but within noise ({figures}; {interval})"
+    return f"{name} MAE {size} ({figures}; {interval})"
+
+
+def number(value: float) -> str:
+    """With three significant digits, never in exponents: 236, 38.7, 4.93, 0.340."""
+    return f"{value:.{decimals(value)}f}"
+
+
+def decimals(value: float) -> int:
+    """Digits after the point that leave three significant ones; at most four."""
+    return 2 if value == 0 else int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 4))
+
+
+def signed(value: float) -> str:
+    """One decimal and a sign, a real minus."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _summary(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> VariantSummary:
+    def spread(value: Callable[[RunResult], float | None]) -> Spread | None:
+        return Spread.of(map(value, runs))
+
+    def energy(run: RunResult) -> float | None:
+        return run.metrics.energy_mae_mev
+
+    def force(run: RunResult) -> float | None:
+        return run.metrics.force_mae_mev_per_A
+
+    energies, seconds = spread(energy), spread(lambda run: run.seconds_per_epoch)
+    assert energies is not None
+    assert seconds is not None
+    return VariantSummary(
+        variant=runs[0].variant,
+        label=runs[0].label,
+        reference=reference_of(runs[0]),
+        seeds=tuple(run.seed for run in runs),
+        parameters=runs[0].parameters,
+        energy=energies,
+        force=spread(force),
+        seconds_per_epoch=seconds,
+        inference=spread(lambda run: run.inference_ms_per_molecule),
+        energy_change=_change(runs, reference, energy),
+        force_change=_change(runs, reference, force),
+    )
+
+
+def _change(
+    runs: Sequence[RunResult], reference: Sequence[RunResult], value: Callable[[RunResult], float | None]
+) -> Spread | None:
+    """Change in per cent, seed by seed."""
+    before = {run.seed: value(run) for run in reference}
+    pairs = [(before.get(run.seed), value(run)) for run in runs]
+    return Spread.of(100 * (new - old) / old for old, new in pairs if old and new is not None)
