@@ -26,6 +26,10 @@ class CheckpointError(MCGMError, ValueError):
     """A model file cannot be read; the message names the file."""
 
 
+class TrainingError(MCGMError, RuntimeError):
+    """Training cannot go on; the message names the step and the structures."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Sentence for a name that is in no table, with the nearest one that is."""
     names = sorted(known)
