@@ -25,7 +25,7 @@ class Batch:
     """Structures side by side, atoms numbered through, with all pairs inside the cutoff.
 
     Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
-    electrons. `index` holds what a potential derives once from these (triplets, element clusters); see
+    electrons. `periodic` says whether any structure is; `index` holds what a potential derives once from these (triplets, element clusters); see
     `Potential.index`.
     """
 
@@ -38,6 +38,7 @@ class Batch:
     spin: Float[Tensor, "molecule"]
     neighbors: Neighbors
     cutoff: float
+    periodic: bool = False
     index: Any = None
 
     @classmethod
@@ -67,6 +68,7 @@ class Batch:
             spin=stack("spin"),
             neighbors=find_neighbors(structures, cutoff),
             cutoff=cutoff,
+            periodic=any(bool(s.pbc.any()) for s in structures),
         )
 
     @classmethod

@@ -1,0 +1,57 @@
+"""Forces and stress: the only place that differentiates the energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mcgm.batch import Batch
+
+
+class HasEnergy(Protocol):
+    """Whatever an energy function returns, as long as it has the energy of each structure."""
+
+    @property
+    def energy(self) -> Float[Tensor, "molecule"]:
+        """eV."""
+
+
+E = TypeVar("E", bound=HasEnergy)
+
+
+def differentiate(
+    energies: Callable[[Batch], E], batch: Batch, *, stress: bool, create_graph: bool
+) -> tuple[E, Float[Tensor, "atom 3"], Float[Tensor, "molecule 3 3"] | None]:
+    """Energies with forces = -dE/dpositions (eV/Å) and stress = dE/dstrain / volume (eV/Å³, as in ASE).
+
+    Stress is zero for structures without a volume. With `create_graph` the results can be differentiated again; the
+    energies returned then keep their graph, as they do not otherwise.
+    """
+    with torch.enable_grad():
+        positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
+        inputs = [positions]
+        strained = batch.replace(positions=positions)
+        if stress:
+            strain = positions.new_zeros((batch.n_molecules, 3, 3)).requires_grad_()
+            inputs.append(strain)
+            strained = apply_strain(strained, strain)
+        result = energies(strained)
+        gradients = torch.autograd.grad(
+            [result.energy.sum()], inputs, create_graph=create_graph, materialize_grads=True
+        )
+    if not stress:
+        return result, -gradients[0], None
+    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+    has_volume = volume > 0
+    return result, -gradients[0], torch.where(has_volume, gradients[1] / torch.where(has_volume, volume, 1.0), 0.0)
+
+
+def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:
+    """Positions and cells under the symmetric part of a small strain."""
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    moved = torch.einsum("ab,abc->ac", batch.positions, symmetric[batch.molecule])
+    return batch.replace(positions=batch.positions + moved, cell=batch.cell + batch.cell @ symmetric)

@@ -1,0 +1,262 @@
+"""A backbone, a long-range block and element references make a potential: the only place that knows them all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mcgm.backbones.base import Backbone
+from mcgm.batch import Batch
+from mcgm.derivatives import differentiate
+from mcgm.errors import StructureError
+from mcgm.long_range.base import Clusters, LongRangeSpec
+from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.segments import segment_sum
+from mcgm.structure import HEAVIEST
+
+
+class References(Protocol):
+    """Energies of free elements, by atomic number (119,), and a constant per structure, eV."""
+
+    @property
+    def energies(self) -> np.ndarray:
+        """eV, by atomic number."""
+
+    @property
+    def intercept(self) -> float:
+        """eV."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchIndex:
+    """What the two halves of a potential derive once from a batch."""
+
+    backbone: Any
+    long_range: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Energies:
+    """Energies in eV, float64 whatever the network's precision: total energies are large, differences small.
+
+    `energy` is the sum of `atom_energy` (references included) over the atoms of a structure, its `cluster_energy`, and
+    the references' intercept.
+    """
+
+    energy: Float[Tensor, "molecule"]
+    atom_energy: Float[Tensor, "atom"]
+    cluster_energy: Float[Tensor, "molecule"]
+    clusters: tuple[tuple[Clusters, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction(Energies):
+    """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level."""
+
+    forces: Float[Tensor, "atom 3"] | None = None
+    stress: Float[Tensor, "molecule 3 3"] | None = None
+
+
+class ElementReference(nn.Module):
+    """Reference energy of each element, float64 in every precision of the network."""
+
+    energies: Tensor
+    intercept: Tensor
+
+    def __init__(self, references: References | None) -> None:
+        super().__init__()
+        energies = np.zeros(HEAVIEST + 1) if references is None else references.energies
+        intercept = 0.0 if references is None else references.intercept
+        self.register_buffer("energies", torch.tensor(energies, dtype=torch.float64))
+        self.register_buffer("intercept", torch.tensor(intercept, dtype=torch.float64))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # total energies lose meV in float32: follow the device, not the dtype
+        device = fn(torch.empty(0)).device
+        self._buffers.update({name: buffer.to(device) for name, buffer in self.named_buffers(recurse=False)})
+        return self
+
+    def forward(self, numbers: Int[Tensor, "atom"]) -> Float[Tensor, "atom"]:
+        """Reference energy of each atom, eV."""
+        return self.energies[numbers]
+
+
+class Potential(nn.Module):
+    """E = intercept + sum over atoms (reference + shift + scale * network) + scale * sum over clusters.
+
+    Args:
+        backbone: the local network.
+        long_range: the choice for the slot after each of its layers.
+        references: energies of free elements, eV.
+        scale: eV per unit of network output.
+        shift: eV per atom.
+        elements: atomic numbers it was trained on; others are refused. `None`: any.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        long_range: LongRangeSpec,
+        *,
+        references: References | None = None,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        elements: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.specification = long_range
+        self.long_range = long_range.build(backbone.channels, backbone.layers)
+        self.references = ElementReference(references)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("shift", torch.tensor(float(shift)))
+        self.elements = None if elements is None else tuple(sorted({int(z) for z in elements}))
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.backbone.cutoff
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self.scale.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.scale.device
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the energy is a smooth function of the positions, as dynamics needs."""
+        return self.specification.is_smooth
+
+    def index(self, batch: Batch) -> Batch:
+        """The batch with all index tensors that this potential needs, so that `forward` does no counting.
+
+        Raises:
+            StructureError: an element that the potential was not trained on, or edges from another cutoff.
+        """
+        if batch.cutoff != self.cutoff:
+            raise StructureError(
+                f"the batch has edges within {batch.cutoff:g} Å; required: {self.cutoff:g} Å. "
+                "Make it with cutoff=potential.cutoff."
+            )
+        self._check_elements(batch)
+        return batch.replace(index=BatchIndex(self.backbone.index(batch), self.long_range.index(batch)))
+
+    def _check_elements(self, batch: Batch) -> None:
+        if self.elements is None:
+            return
+        known = torch.tensor(self.elements, device=batch.device)
+        unknown = torch.nonzero(~torch.isin(batch.numbers, known)).flatten().tolist()
+        if unknown:
+            molecule = batch.molecule[unknown[0]]
+            atom = unknown[0] - int(torch.searchsorted(batch.molecule, molecule))
+            known_symbols = " ".join(chemical_symbols[z] for z in self.elements)
+            symbol = chemical_symbols[int(batch.numbers[unknown[0]])]
+            raise StructureError(
+                f"structure {int(molecule)} of the batch: atom {atom} is {symbol}, which this potential was not trained "
+                f"on. It knows: {known_symbols}."
+            )
+
+    def energies(
+        self,
+        batch: Batch,
+        *,
+        clusters: tuple[tuple[Assignment, ...], ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Energies:
+        """Energies alone: a function of the batch, differentiable in positions and cell. See `forward`."""
+        backbone, block = self.backbone, self.long_range
+        state = backbone.embed(batch, batch.edges, batch.index.backbone)
+        memory = block.begin(batch, batch.index.long_range, clusters=clusters, generator=generator)
+        for layer in range(backbone.layers):
+            state = backbone.interact(layer, state)
+            update, memory = block.exchange(layer, backbone.scalars(state), memory)
+            if update is not None:
+                state = backbone.absorb(state, update)
+        added = block.contribution(backbone.scalars(state), memory)
+        scale, shift = self.scale.double(), self.shift.double()
+        atom_energy = self.references(batch.numbers) + shift + scale * backbone.atom_energies(state).double()
+        cluster_energy = scale * segment_sum(added.energy.double(), added.molecule, batch.n_molecules)
+        local_energy = segment_sum(atom_energy, batch.molecule, batch.n_molecules)
+        energy = self.references.intercept + local_energy + cluster_energy
+        return Energies(energy, atom_energy, cluster_energy, added.clusters)
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        forces: bool = True,
+        stress: bool | None = None,
+        clusters: tuple[tuple[Assignment, ...], ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
+        """Predict. In training mode, or where `batch.positions` requires grad, forces can be differentiated again.
+
+        Args:
+            batch: structures with edges within `cutoff`, in the network's precision.
+            forces: whether to differentiate; without, neither forces nor stress.
+            stress: default: where the batch is periodic.
+            clusters: assignments by layer and level, to be used instead of clustering.
+            generator: where rules that draw (K-means++, random) take chance from; `None`: deterministic.
+
+        Raises:
+            StructureError: see `index`; or the batch is in another precision.
+        """
+        if batch.positions.dtype != self.dtype:
+            raise StructureError(
+                f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Use batch.to(potential.dtype)."
+            )
+        if batch.index is None:
+            batch = self.index(batch)
+
+        def energies(strained: Batch) -> Energies:
+            return self.energies(strained, clusters=clusters, generator=generator)
+
+        if not forces:
+            return Prediction(**_fields(energies(batch)))
+        keep = self.training or batch.positions.requires_grad
+        stress = batch.periodic if stress is None else stress
+        result, force, tension = differentiate(energies, batch, stress=stress, create_graph=keep)
+        prediction = Prediction(**_fields(result), forces=force, stress=tension)
+        return prediction if keep else _detached(prediction)
+
+    def save(self, path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
+        """Write the model file; see `mcgm.checkpoint.save`."""
+        from mcgm.checkpoint import save
+
+        save(self, path, extra=extra)
+
+    def extra_repr(self) -> str:
+        """Type signature: what comes in, what goes out."""
+        count = sum(p.numel() for p in self.parameters())
+        return f"atoms within {self.cutoff:g} Å -> eV, eV/Å; {count:,} parameters, smooth={self.is_smooth}"
+
+
+def _fields(energies: Energies) -> dict[str, Any]:
+    return {field.name: getattr(energies, field.name) for field in dataclasses.fields(energies)}
+
+
+def _detached(item: Any) -> Any:
+    if isinstance(item, Tensor):
+        return item.detach()
+    if isinstance(item, tuple):
+        return tuple(_detached(value) for value in item)
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return type(item)(**{field.name: _detached(getattr(item, field.name)) for field in dataclasses.fields(item)})
+    return item
