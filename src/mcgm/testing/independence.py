@@ -1,0 +1,99 @@
+"""What must not matter: batch mates, a second call, and molecules out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+
+from mcgm.structure import Structure
+from mcgm.testing.predict import Deviation, Predictor, collate, energies, predict
+
+FAR_APART = 60.0
+"""Å; beyond every cutoff times every number of layers in use."""
+
+
+def batch_mates(potential: Predictor, structures: Sequence[Structure], *, copies: Sequence[int] = (2, 64)) -> Deviation:
+    """Each structure alone against itself among the others, in both orders, and among copies of itself."""
+    alone = [predict(potential, [structure])[0] for structure in structures]
+    forward = predict(potential, structures)
+    backward = predict(potential, structures[::-1])[::-1]
+    pairs = [*zip(alone, forward, strict=True), *zip(alone, backward, strict=True)]
+    for reference in alone:
+        for count in copies:
+            pairs += [(reference, copy) for copy in predict(potential, [reference] * count)]
+    return reduce(Deviation.__or__, (Deviation.between(first, second) for first, second in pairs), Deviation())
+
+
+def gradient_leak(potential: Predictor, structures: Sequence[Structure]) -> float:
+    """Largest derivative (eV/Å) of one structure's energy by another's positions in one batch: exactly zero."""
+    batch = collate(potential, structures)
+    positions = batch.positions.clone().requires_grad_()
+    energy = potential(batch.replace(positions=positions), forces=False).energy
+    if not energy.requires_grad:
+        return 0.0
+    leak = 0.0
+    for k in range(len(structures)):
+        (gradient,) = torch.autograd.grad(energy[k], positions, retain_graph=True, allow_unused=True)
+        if gradient is not None:
+            leak = max([leak, *gradient[batch.molecule != k].abs().flatten().tolist()])
+    return leak
+
+
+def repetition(potential: Predictor, structures: Sequence[Structure]) -> float:
+    """Largest change (eV, eV/Å) of energies and forces at a second call: exactly zero on the CPU."""
+    batch = collate(potential, structures)
+    first, second = (potential(batch, forces=True) for _ in range(2))
+    change = torch.cat([(first.energy - second.energy).flatten(), (first.forces - second.forces).double().flatten()])
+    return float(change.abs().max())
+
+
+def copies_apart(potential: Predictor, structure: Structure, *, count: int = 3, distance: float = FAR_APART) -> float:
+    """Energy per copy of identical molecules `distance` Å apart minus that of one, eV."""
+    together = side_by_side([structure] * count, distance)
+    alone, all_of_them = energies(potential, [structure, together])
+    return abs(float(all_of_them) / count - float(alone))
+
+
+def unlike_apart(potential: Predictor, first: Structure, second: Structure, *, distance: float = FAR_APART) -> float:
+    """Energy of two molecules `distance` Å apart minus those of each alone, eV."""
+    both, alone, other = energies(potential, [side_by_side([first, second], distance), first, second])
+    return abs(float(both) - float(alone) - float(other))
+
+
+def supercell(potential: Predictor, structure: Structure, *, repeats: tuple[int, int, int] = (2, 1, 1)) -> Deviation:
+    """A crystal against a repetition of its cell: same energy per atom, forces and stress."""
+    axes = np.flatnonzero(np.array(repeats) > 1)
+    if not structure.pbc[axes].all():
+        raise ValueError(f"{structure} is repeated {repeats} times but periodic along {structure.pbc.tolist()} only.")
+    shifts = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), axis=-1).reshape(-1, 3)
+    larger = structure.replace(
+        numbers=np.tile(structure.numbers, len(shifts)),
+        positions=np.concatenate([structure.positions + shift @ structure.cell for shift in shifts]),
+        cell=np.array(repeats)[:, None] * structure.cell,
+    )
+    (cell,), (repeated,) = predict(potential, [structure]), predict(potential, [larger])
+    assert cell.energy is not None
+    assert cell.forces is not None
+    expected = larger.replace(
+        energy=cell.energy * len(shifts), forces=np.tile(cell.forces, (len(shifts), 1)), stress=cell.stress
+    )
+    return Deviation.between(expected, repeated)
+
+
+def side_by_side(structures: Sequence[Structure], distance: float) -> Structure:
+    """Open structures as one, along the first axis with `distance` Å between their nearest atoms."""
+    edge, moved = 0.0, []
+    for structure in structures:
+        shift = np.array([edge - structure.positions[:, 0].min(), 0.0, 0.0])
+        moved.append(structure.positions + shift)
+        edge = moved[-1][:, 0].max() + distance
+    return Structure(
+        numbers=np.concatenate([structure.numbers for structure in structures]),
+        positions=np.concatenate(moved),
+        charge=sum(structure.charge for structure in structures),
+        spin=sum(structure.spin for structure in structures),
+        name=" + ".join(structure.name for structure in structures),
+    )

@@ -1,0 +1,71 @@
+"""The edges of a potential: at the cutoff, and for structures with next to nothing in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mcgm.errors import StructureError
+from mcgm.structure import Structure
+from mcgm.testing.derivatives import energy_of_positions_and_strain
+from mcgm.testing.predict import Predictor, in_double, predict
+from mcgm.testing.zoo import degenerate_structures
+
+
+@dataclass(frozen=True)
+class CutoffStep:
+    """Change across the cutoff of the energy (eV), the force (eV/Å) and its slope (eV/Å²)."""
+
+    energy: float
+    force: float
+    slope: float
+
+    @property
+    def largest(self) -> float:
+        """The largest of the three numbers."""
+        return max(self.energy, self.force, self.slope)
+
+
+def cutoff_step(potential: Predictor, *, numbers: tuple[int, int, int] = (8, 1, 6), reach: float = 1e-6) -> CutoffStep:
+    """Difference between a neighbour `reach` Å inside and outside the cutoff, in float64.
+
+    The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
+    """
+    potential = in_double(potential)
+    inside, outside = (_energy_force_slope(potential, numbers, sign * reach) for sign in (-1, 1))
+    return CutoffStep(*(abs(a - b) for a, b in zip(inside, outside, strict=True)))
+
+
+def _energy_force_slope(
+    potential: Predictor, numbers: tuple[int, int, int], offset: float
+) -> tuple[float, float, float]:
+    positions = [[0, 0, 0], [-0.9, 0.3, 0], [potential.cutoff + offset, 0, 0]]
+    structure = Structure(numbers=np.array(numbers), positions=np.array(positions), name="at the cutoff")
+    energy = energy_of_positions_and_strain(potential, structure)
+    leaf = torch.tensor(positions, dtype=torch.float64, requires_grad=True)
+    value = energy(leaf, torch.zeros(3, 3, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    slope = 0.0
+    if gradient.requires_grad:
+        (second,) = torch.autograd.grad(gradient[2, 0], leaf)
+        slope = float(second[2, 0])
+    return float(value), float(gradient[2, 0]), slope
+
+
+def degenerate(potential: Predictor) -> float:
+    """Largest force (eV/Å) on an atom without neighbours; infinite if any degenerate structure has no finite answer.
+
+    Covers one atom, one element, no pair in reach, and one atom in a small and in a large cell.
+    """
+    largest = 0.0
+    for name, structure in degenerate_structures().items():
+        try:
+            (labelled,) = predict(potential, [structure])
+        except StructureError:
+            return float("inf")
+        assert labelled.forces is not None
+        if name != "one element":
+            largest = max(largest, float(np.abs(labelled.forces).max()))
+    return largest
