@@ -1,0 +1,193 @@
+"""Structures by index: what training, evaluation and statistics read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mcgm.data.cache import cached
+from mcgm.data.columns import Columns
+from mcgm.data.labels import Labels
+from mcgm.data.readers import keys_found
+from mcgm.data.sample import sample_path
+from mcgm.errors import ConfigError, DataError
+from mcgm.structure import Structure
+
+
+class Composition(NamedTuple):
+    """How many atoms of each element each structure has."""
+
+    elements: Int[np.ndarray, "element"]
+    counts: Int[np.ndarray, "structure element"]
+
+
+class Dataset(Sequence[Structure]):
+    """A map from index to `Structure` over mapped arrays; a subset shares them.
+
+    Open one with `Dataset.open("train.extxyz")`, the bundled one with `Dataset.open("sample")`, or make one in memory
+    with `Dataset.from_structures([...])`. Opened from a file it is cheap to pickle: the arrays are mapped again.
+    """
+
+    def __init__(self, columns: Columns, *, indices: np.ndarray | None = None, source: _Source | None = None) -> None:
+        self._columns = columns
+        self._source = source
+        self.indices = np.arange(len(columns.offsets) - 1) if indices is None else indices
+
+    @classmethod
+    def open(cls, path: Path | str, labels: Labels | str | None = None, *, format: str | None = None) -> Dataset:
+        """A file as a data set, converted into a memory-mapped cache at the first time; "sample" is the bundled one.
+
+        Raises:
+            DataError: the file cannot be read, lacks a declared key or has no structure.
+            ConfigError: unknown format, preset or unit.
+        """
+        source = _Source(sample_path() if str(path) == "sample" else Path(path), labels, format)
+        return cls(cached(source.path, labels, format=format), source=source)
+
+    @classmethod
+    def from_structures(cls, structures: Iterable[Structure]) -> Dataset:
+        """A data set in memory."""
+        return cls(Columns.of(structures))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    def __getitem__(self, index: int | slice) -> Structure | Dataset:
+        """The structure at an index; a slice is a subset."""
+        if isinstance(index, slice):
+            return self._with(self.indices[index])
+        return self._columns.structure(int(self.indices[index]))
+
+    def __iter__(self) -> Iterator[Structure]:
+        return (self[k] for k in range(len(self)))
+
+    def subset(self, indices: Sequence[int] | Int[np.ndarray, "chosen"]) -> Dataset:
+        """The structures at these places of this data set, in this order; no array is copied.
+
+        Raises:
+            ConfigError: an index outside the data set.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
+            wrong = chosen[(chosen < 0) | (chosen >= len(self))][0]
+            raise ConfigError(f"index {wrong} is outside {self}.")
+        return self._with(self.indices[chosen])
+
+    def _with(self, indices: np.ndarray) -> Dataset:
+        return Dataset(self._columns, indices=indices, source=self._source)
+
+    @property
+    def sizes(self) -> Int[np.ndarray, "structure"]:
+        """Atoms of each structure."""
+        return np.diff(self._columns.offsets)[self.indices]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of each structure (the molecule that conformers share), as text; empty where the file has none."""
+        return self._columns.group[self.indices]
+
+    @property
+    def names(self) -> np.ndarray:
+        """Name of each structure."""
+        return self._columns.name[self.indices]
+
+    @property
+    def energies(self) -> Float[np.ndarray, "structure"]:
+        """Energy of each structure in eV, NaN where it has none."""
+        column = self._columns.energy
+        return np.full(len(self), np.nan) if column is None else column[self.indices]
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether every structure has an energy."""
+        return len(self) > 0 and not bool(np.isnan(self.energies).any())
+
+    @property
+    def has_forces(self) -> bool:
+        """Whether every structure has forces."""
+        return self._has_all("forces")
+
+    @property
+    def has_stress(self) -> bool:
+        """Whether every structure has a stress."""
+        column = self._columns.stress
+        return column is not None and len(self) > 0 and not bool(np.isnan(column[self.indices, 0, 0]).any())
+
+    def _has_all(self, quantity: str) -> bool:
+        column = getattr(self._columns, quantity)
+        if column is None or len(self) == 0:
+            return False
+        return not bool(np.isnan(column[self._columns.offsets[self.indices], 0]).any())
+
+    @property
+    def composition(self) -> Composition:
+        """Elements present and their counts in each structure."""
+        offsets, numbers = self._columns.offsets, self._columns.numbers
+        present = np.zeros(256, dtype=bool)
+        for block in _blocks(self.indices):
+            present[np.concatenate([numbers[offsets[k] : offsets[k + 1]] for k in block])] = True
+        elements = np.flatnonzero(present)
+        counts = np.zeros((len(self), len(elements)), dtype=np.int64)
+        for row, k in enumerate(self.indices):
+            counts[row] = np.bincount(numbers[offsets[k] : offsets[k + 1]], minlength=256)[elements]
+        return Composition(elements, counts)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers present, ascending."""
+        return tuple(int(z) for z in self.composition.elements)
+
+    def require(self, *quantities: str) -> None:
+        """Check that every structure has these labels ("energy", "forces", "stress").
+
+        Raises:
+            DataError: some have not; the message has the structure and the keys found in the file.
+        """
+        for quantity in quantities:
+            if getattr(self, f"has_{quantity}"):
+                continue
+            first = next((k for k, s in enumerate(self) if getattr(s, quantity) is None), 0)
+            lacking = (
+                f"structure {first} ({str(self.names[first])!r}) has no {quantity}" if len(self) else "it is empty"
+            )
+            found = ""
+            if self._source is not None:
+                keys = ", ".join(keys_found(self._source.path, format=self._source.format)) or "none"
+                found = f" Keys found in the file: {keys}. Declare the one that holds it: labels.{quantity}=KEY."
+            raise DataError(f"{self}: {quantity} required for every structure, but {lacking}.{found}")
+
+    def __repr__(self) -> str:
+        where = f"{self._source.path}: " if self._source else ""
+        return f"Dataset({where}{len(self)} structures, {int(self.sizes.sum())} atoms)"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._source is None:
+            return _in_memory, (self._columns, self.indices)
+        return _reopened, (self._source, self.indices)
+
+
+class _Source(NamedTuple):
+    path: Path
+    labels: Labels | str | None
+    format: str | None
+
+
+def _in_memory(columns: Columns, indices: np.ndarray) -> Dataset:
+    return Dataset(replace(columns), indices=indices)
+
+
+def _reopened(source: _Source, indices: np.ndarray) -> Dataset:
+    return Dataset(cached(source.path, source.labels, format=source.format), indices=indices, source=source)
+
+
+def _blocks(indices: np.ndarray, size: int = 10_000) -> Iterator[np.ndarray]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -1,0 +1,151 @@
+"""What a file calls its entries and in which units they are: declared, never guessed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.units import factor
+
+EnergyKind = Literal["total", "atomisation", "interaction"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Keys and units of one file. A key that is `None` is not read; a key that is given must be in the file.
+
+    `numbers`, `positions`, `n_atoms` are read by array formats (npz, HDF5) only; in OE62 `positions` is the column with
+    the xyz text. `group` is the key of the molecule that conformers share. Quantities named in `optional` may be
+    absent. `forces_unit` and `dipole_unit` follow from energy and length when they are not given.
+    `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
+
+    Raises:
+        ConfigError: unknown unit or energy kind.
+    """
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    dipole: str | None = None
+    charges: str | None = None
+    charge: str | None = None
+    spin: str | None = None
+    name: str | None = None
+    group: str | None = None
+    numbers: str = "numbers"
+    positions: str = "positions"
+    n_atoms: str = "n_atoms"
+    cell: str | None = None
+    pbc: str | None = None
+    optional: tuple[str, ...] = ()
+    energy_unit: str = "eV"
+    length_unit: str = "Å"
+    forces_unit: str | None = None
+    stress_unit: str = "eV/Å³"
+    dipole_unit: str | None = None
+    energy_kind: EnergyKind = "total"
+
+    def __post_init__(self) -> None:
+        kinds = ("total", "atomisation", "interaction")
+        if self.energy_kind not in kinds:
+            raise ConfigError(unknown_name("energy_kind", self.energy_kind, kinds))
+        object.__setattr__(self, "optional", tuple(self.optional))
+        for quantity in ("energy", "length", "forces", "stress", "dipole"):
+            self.factor(quantity)
+
+    def factor(self, quantity: Literal["energy", "length", "forces", "stress", "dipole"] | str) -> float:
+        """What the file's values are multiplied with to be in eV, Å, eV/Å, eV/Å³, eÅ."""
+        unit = getattr(self, f"{quantity}_unit")
+        if unit is not None:
+            return factor(quantity, unit)
+        length = factor("length", self.length_unit)
+        return factor("energy", self.energy_unit) / length if quantity == "forces" else length
+
+    def missing(self, quantity: str, where: str, found: Iterable[str]) -> DataError | None:
+        """The error for a declared key that is not in the file, or `None` where it may be absent."""
+        if quantity in self.optional:
+            return None
+        key = getattr(self, quantity)
+        keys = sorted(found)
+        near = difflib.get_close_matches(str(key), keys, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return DataError(
+            f"{where}: no {quantity} under the key {key!r}.{hint} Keys found: {', '.join(keys) or 'none'}. "
+            f"Declare the one that holds it (labels.{quantity})."
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight characters that differ between declarations."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+_LABELLED = ("energy", "forces", "stress", "dipole", "charges", "charge", "spin", "name", "group")
+
+ASE = Labels(
+    energy="energy",
+    forces="forces",
+    stress="stress",
+    dipole="dipole",
+    charges="charges",
+    charge="charge",
+    spin="spin",
+    name="name",
+    group="group",
+    optional=_LABELLED,
+)
+"""Stored calculator results and `atoms.info`, in ASE's units; any of them may be absent."""
+
+NPZ = replace(ASE, group="cid", cell="cell", pbc="pbc", optional=(*_LABELLED, "cell", "pbc"))
+"""Arrays named as here, in eV, Å, e; any label may be absent. The bundled sample, `conformers_xtb`, `pubchem_xtb`."""
+
+MD17 = Labels(numbers="z", positions="R", energy="E", forces="F", energy_unit="kcal/mol")
+"""npz of MD17 and MD22: one composition, kcal/mol."""
+
+QM7 = Labels(
+    numbers="Z", positions="R", energy="T", length_unit="bohr", energy_unit="kcal/mol", energy_kind="atomisation"
+)
+"""QM7 as padded arrays: atomisation energies in kcal/mol, positions in bohr."""
+
+AQM = Labels(numbers="atNUM", positions="atXYZ", energy="ePBE0+MBD", forces="totFOR")
+"""AQM's HDF5: PBE0+MBD total energies (eV) and forces (doi:10.1038/s41597-024-03521-8)."""
+
+AQM_ATOMISATION = Labels(numbers="atNUM", positions="atXYZ", energy="eAT", forces="totFOR", energy_kind="atomisation")
+"""AQM's HDF5 with its atomisation energies."""
+
+OE62 = Labels(
+    energy="total_energy_pbe0_vac_tier2", positions="xyz_pbe_relaxed", name="refcode_csd", group="refcode_csd"
+)
+"""OE62's JSON: PBE0 total energies at PBE geometries (doi:10.1038/s41597-020-0385-y)."""
+
+PRESETS = MappingProxyType(
+    {
+        "ase": ASE,
+        "npz": NPZ,
+        "md17": MD17,
+        "qm7": QM7,
+        "aqm": AQM,
+        "aqm-atomisation": AQM_ATOMISATION,
+        "oe62": OE62,
+    }
+)
+"""Declarations by name."""
+
+
+def declared(labels: Labels | str) -> Labels:
+    """A declaration, or the one of that name.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if isinstance(labels, Labels):
+        return labels
+    if labels not in PRESETS:
+        raise ConfigError(unknown_name("labels", labels, PRESETS))
+    return PRESETS[labels]

@@ -1,0 +1,137 @@
+"""numpy archives: atoms one after another, padded, or many geometries of one composition."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcgm.data.labels import Labels
+from mcgm.errors import DataError
+from mcgm.structure import Structure
+
+PER_ATOM = ("forces", "charges")
+SCALARS = ("energy", "charge", "spin")
+PER_STRUCTURE = (*SCALARS, "stress", "dipole", "cell", "pbc", "name", "group")
+
+
+def read_npz(path: Path, labels: Labels) -> Iterator[Structure]:
+    """Structures of an npz in one of three layouts, told apart by shape.
+
+    Flat: `n_atoms` (structure,) and per-atom arrays one after another. Padded: numbers (structure, most), zeros where
+    there is no atom. Fixed: numbers (atom,) and positions (structure, atom, 3).
+
+    Raises:
+        DataError: not an npz, a declared key is missing, or lengths do not fit together.
+    """
+    arrays = _load(path, labels)
+    atoms = _atoms_of(path, arrays, labels)
+    factors = {quantity: labels.factor(quantity) for quantity in ("energy", "forces", "stress", "dipole", "length")}
+    for index in range(_count(arrays)):
+        select = atoms(index)
+        values: dict[str, Any] = {}
+        for quantity in set(PER_ATOM + PER_STRUCTURE) & set(arrays):
+            value = select(arrays[quantity]) if quantity in PER_ATOM else arrays[quantity][index]
+            values[quantity] = _converted(quantity, value, factors.get(quantity, 1.0))
+        if "cell" in values:
+            values["cell"] = values["cell"] * factors["length"]
+        values.setdefault("name", f"{path.name}[{index}]")
+        yield Structure(
+            numbers=select(arrays["numbers"]), positions=select(arrays["positions"]) * factors["length"], **values
+        )
+
+
+def keys_npz(path: Path) -> list[str]:
+    """Names of the arrays in the archive."""
+    with _open(path) as file:
+        return sorted(file.files)
+
+
+def count_npz(path: Path, labels: Labels) -> int:
+    """How many structures the archive has."""
+    with _open(path) as file:
+        key = next((k for k in (labels.n_atoms, labels.positions) if k in file.files), None)
+        return len(file[key]) if key else 0
+
+
+def _open(path: Path) -> Any:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable npz archive ({error}). Was it copied completely?") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DataError(f"{path}: one bare array; required: an npz archive with {'numbers'!r} and {'positions'!r}.")
+    return file
+
+
+def _load(path: Path, labels: Labels) -> Mapping[str, np.ndarray]:
+    arrays = {}
+    with _open(path) as file:
+        for quantity in ("numbers", "positions", "n_atoms", *PER_ATOM, *PER_STRUCTURE):
+            key = getattr(labels, quantity)
+            if key is None:
+                continue
+            if key not in file.files:
+                missing = labels.missing(quantity, str(path), file.files)
+                if missing is not None and quantity != "n_atoms":
+                    raise missing
+                continue
+            try:
+                array = file[key]
+                arrays[quantity] = array.reshape(-1) if quantity in SCALARS else array
+            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                raise DataError(f"{path}: array {key!r} cannot be read ({error}).") from error
+    return arrays
+
+
+def _count(arrays: Mapping[str, np.ndarray]) -> int:
+    return len(arrays["n_atoms"] if "n_atoms" in arrays else arrays["positions"])
+
+
+def _atoms_of(
+    path: Path, arrays: Mapping[str, np.ndarray], labels: Labels
+) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
+    """Of a structure's index, the function that picks its atoms out of a per-atom array."""
+    numbers, positions = arrays["numbers"], arrays["positions"]
+    if "n_atoms" in arrays:
+        ends = np.cumsum(arrays["n_atoms"], dtype=np.int64)
+        total = int(ends[-1]) if len(ends) else 0
+        for quantity in {"numbers", "positions", *PER_ATOM} & set(arrays):
+            if len(arrays[quantity]) != total:
+                raise DataError(
+                    f"{path}: {labels.n_atoms!r} sums to {total} atoms, but {quantity} has {len(arrays[quantity])}."
+                )
+        _check_lengths(path, arrays, len(ends))
+        return lambda index: lambda array: array[ends[index] - arrays["n_atoms"][index] : ends[index]]
+    if positions.ndim != 3 or positions.shape[-1] != 3:
+        raise DataError(
+            f"{path}: positions has shape {positions.shape}; required: (atoms, 3) with {labels.n_atoms!r} "
+            "(structures,), or (structures, most atoms, 3)."
+        )
+    _check_lengths(path, arrays, len(positions))
+    if numbers.ndim == 1:
+        if len(numbers) != positions.shape[1]:
+            raise DataError(f"{path}: numbers has {len(numbers)} atoms, positions {positions.shape[1]}.")
+        return lambda index: lambda array: array if array is numbers else array[index]
+    if numbers.shape != positions.shape[:2]:
+        raise DataError(f"{path}: numbers has shape {numbers.shape}, positions {positions.shape}; they do not fit.")
+    return lambda index: lambda array: array[index][numbers[index] > 0]
+
+
+def _check_lengths(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> None:
+    for quantity in set(PER_STRUCTURE) & set(arrays):
+        if len(arrays[quantity]) != count:
+            raise DataError(
+                f"{path}: {quantity} has shape {arrays[quantity].shape}; required: one for each of {count} structures."
+            )
+
+
+def _converted(quantity: str, value: Any, scale: float) -> Any:
+    if quantity in ("name", "group"):
+        return str(value)
+    if quantity in SCALARS:
+        return float(value) * scale
+    return np.asarray(value) if quantity == "pbc" else np.asarray(value, dtype=np.float64) * scale

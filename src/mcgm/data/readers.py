@@ -1,0 +1,71 @@
+"""The closed table from a file's name to its reader, and one way to open them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from mcgm.data.labels import NPZ, Labels, declared
+from mcgm.data.npz import count_npz, keys_npz, read_npz
+from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.structure import Structure
+
+
+class Reader(NamedTuple):
+    """How one format is read.
+
+    `labels` holds when the user declares nothing; `entries` counts structures, None where that costs a pass.
+    """
+
+    labels: Labels
+    read: Callable[[Path, Labels], Iterator[Structure]]
+    keys: Callable[[Path], list[str]]
+    entries: Callable[[Path, Labels], int | None]
+
+
+FORMATS = MappingProxyType({"npz": Reader(NPZ, read_npz, keys_npz, count_npz)})
+"""Formats by name."""
+
+SUFFIXES = MappingProxyType({".npz": "npz"})
+"""Last part of a file's name → format; everything else is ASE's."""
+
+
+def reader_of(path: Path, format: str | None = None) -> Reader:
+    """The reader for a file, by the format's name or the file's suffix.
+
+    Raises:
+        ConfigError: unknown format.
+        DataError: no such file, a folder, or an empty file.
+    """
+    if format is not None and format not in FORMATS:
+        raise ConfigError(unknown_name("format", format, FORMATS))
+    if not path.exists():
+        raise DataError(f"{path}: no such file.")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; required: one data file.")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty.")
+    return FORMATS[format or SUFFIXES.get(path.suffix.lower(), "ase")]
+
+
+def open_structures(
+    path: Path | str, labels: Labels | str | None = None, *, format: str | None = None
+) -> Iterator[Structure]:
+    """Structures of a file one at a time, in eV, Å and e.
+
+    `labels` declares keys and units (a `Labels` or the name of a preset); without it the format's own holds.
+
+    Raises:
+        DataError: the file cannot be read or lacks a declared key; the message has the file and the entry.
+        ConfigError: unknown format, preset or unit.
+    """
+    path = Path(path)
+    reader = reader_of(path, format)
+    return reader.read(path, reader.labels if labels is None else declared(labels))
+
+
+def keys_found(path: Path | str, *, format: str | None = None) -> list[str]:
+    """Names of the entries that a file has (of its first structure, where they may differ)."""
+    return reader_of(Path(path), format).keys(Path(path))
