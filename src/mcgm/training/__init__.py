@@ -1,0 +1,1 @@
+"""Training: thin layers between a potential, a data set and Lightning."""

@@ -1,0 +1,135 @@
+"""Which structures go together, and what the network reads of them beside their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from mcgm.batch import Batch, to
+from mcgm.errors import DataError
+from mcgm.potential import Potential
+from mcgm.structure import Structure
+
+EVALUATION_ATOMS = 2000
+"""Atoms per batch wherever errors are measured: validation and `mcgm evaluate` then see the very same batches."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch:
+    """A batch with its labels: energies in eV (float64), forces in eV/Å, zero where a structure has none."""
+
+    batch: Batch
+    energy: Float[Tensor, "molecule"]
+    sizes: Float[Tensor, "molecule"]
+    forces: Float[Tensor, "atom 3"]
+    has_forces: Bool[Tensor, "atom"]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device) -> LabelledBatch:
+        """Move to a device."""
+        return to(self, device)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Turns structures into a labelled batch for one potential; runs in the data workers.
+
+    Raises:
+        DataError: a structure has no energy.
+    """
+
+    potential: Potential
+    dtype: torch.dtype
+
+    def __call__(self, structures: Sequence[Structure]) -> LabelledBatch:
+        """Neighbours, index tensors and labels of the structures."""
+        missing = [str(item) for item in structures if item.energy is None]
+        if missing:
+            raise DataError(f"{missing[0]} has no energy; required: an energy for every structure used in training.")
+        batch = Batch.from_structures(structures, cutoff=self.potential.cutoff, dtype=self.dtype)
+        forces = [np.zeros((len(s), 3)) if s.forces is None else s.forces for s in structures]
+        known = [np.full(len(s), s.forces is not None) for s in structures]
+        return LabelledBatch(
+            batch=self.potential.index(batch),
+            energy=torch.tensor([s.energy for s in structures], dtype=torch.float64),
+            sizes=torch.tensor([len(s) for s in structures], dtype=torch.float64),
+            forces=torch.from_numpy(np.concatenate(forces)),
+            has_forces=torch.from_numpy(np.concatenate(known)),
+            names=tuple(s.name for s in structures),
+        )
+
+
+def pack(
+    order: Sequence[int] | np.ndarray, sizes: np.ndarray, *, atoms: int | None, structures: int | None
+) -> list[list[int]]:
+    """Consecutive entries of `order` in batches of at most so many atoms and structures, and at least one structure."""
+    batches: list[list[int]] = []
+    room = 0.0
+    for index in order:
+        size = int(sizes[index])
+        full = not batches or size > room or (structures is not None and len(batches[-1]) >= structures)
+        if full:
+            batches.append([])
+            room = np.inf if atoms is None else atoms
+        batches[-1].append(int(index))
+        room -= size
+    return batches
+
+
+class BatchSampler(Sampler[list[int]]):
+    """Batches of one epoch, shuffled by seed and epoch alone, shared out among ranks.
+
+    Ranks get disjoint batches and equally many; up to `ranks - 1` batches of an epoch are left out. The same seed and
+    epoch give the same batches again, which makes resuming exact.
+
+    Raises:
+        DataError: fewer batches than ranks.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        *,
+        atoms: int | None,
+        structures: int | None,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        order = np.random.default_rng([seed, epoch]).permutation(len(sizes))
+        batches = pack(order, np.asarray(sizes), atoms=atoms, structures=structures)
+        if len(batches) < ranks:
+            raise DataError(
+                f"{len(sizes)} training structures fill {len(batches)} batches; required: one for each of {ranks} "
+                "devices. Make batches smaller (batch_atoms, batch_structures) or use fewer devices."
+            )
+        self.batches = batches[rank : len(batches) // ranks * ranks : ranks]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class EvaluationSampler(Sampler[list[int]]):
+    """Every structure exactly once over all ranks, in the order of the data set."""
+
+    def __init__(self, sizes: np.ndarray, *, rank: int = 0, ranks: int = 1, atoms: int = EVALUATION_ATOMS) -> None:
+        self.batches = pack(range(len(sizes)), np.asarray(sizes), atoms=atoms, structures=None)[rank::ranks]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)

@@ -1,0 +1,176 @@
+"""What a recipe may say: every key with its type and default. Imports no torch, so that mistakes show at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How structures are shared out: a named split, an index file, or fractions with a seed.
+
+    `name` is one of the splits that `mcgm.data` knows ("sample", "oe62", "aqm", ...); `file` holds indices of train,
+    val and test. Otherwise `train` and `val` are fractions or counts, the rest is for testing; `by_group` keeps all
+    conformers of a molecule in one part.
+    """
+
+    name: str | None = None
+    file: str | None = None
+    train: int | float = 0.8
+    val: int | float = 0.1
+    seed: int = 0
+    by_group: bool = False
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the structures are and what their labels mean.
+
+    `path` is a file or "sample"; `labels` a named declaration of keys and units, or None for the format's own;
+    `keys` changes single entries of it (e.g. energy: E_dft, energy_unit: kcal/mol). `limit` keeps only so many training
+    structures (a learning curve, a quick try).
+    """
+
+    path: str = "sample"
+    labels: str | None = None
+    keys: dict[str, str | None] | None = None
+    split: SplitConfig = field(default_factory=SplitConfig)
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which potential is built: names from the closed tables of `mcgm.build`, cutoff in Å."""
+
+    backbone: str = "schnet"
+    long_range: str = "mcgm"
+    size: str = "small"
+    cutoff: float = 5.0
+    backbone_options: dict[str, Any] | None = None
+    long_range_options: dict[str, Any] | None = None
+    reference_intercept: bool = False
+    reference_fit: Literal["train", "all"] = "train"
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weighted sum of the energy and the force term.
+
+    The energy error (eV) is per molecule or per atom, the force error (eV/Å) per component. `huber` is quadratic below
+    `huber_delta` (same unit) and linear above. A data set without forces has no force term.
+    """
+
+    kind: Literal["l1", "l2", "huber"] = "l1"
+    energy_weight: float = 1.0
+    force_weight: float = 10.0
+    energy_per: Literal["molecule", "atom"] = "molecule"
+    huber_delta: float = 0.01
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over time: linear warm-up, then `cosine` to `final` x lr, or `plateau`, or `constant`.
+
+    Warm-up is a fraction of all steps, or a number of steps where `warmup_steps` is given. `plateau` multiplies the
+    rate by `factor` when the validation loss has not improved for more than `patience` validations.
+    """
+
+    kind: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup: float = 0.1
+    warmup_steps: int | None = None
+    final: float = 0.01
+    factor: float = 0.5
+    patience: int = 10
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast, on what machine.
+
+    Batches hold at most `batch_atoms` atoms (always at least one structure), or `batch_structures` structures.
+    `early_stopping` counts validations without improvement. `clip` bounds the gradient's norm. `weight_decay` is
+    AdamW's. `steps` overrides `epochs`, rounded up to whole epochs.
+    """
+
+    epochs: int = 100
+    steps: int | None = None
+    batch_atoms: int | None = 1000
+    batch_structures: int | None = None
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    ema: float | None = 0.999
+    clip: float | None = 10.0
+    early_stopping: int | None = None
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    workers: int = 0
+    tensorboard: bool = True
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole recipe for `mcgm train`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    output: str = "runs/latest"
+
+
+@dataclass(frozen=True)
+class VariantConfig:
+    """One row of a comparison: a label and the model settings in which it departs from the shared ones."""
+
+    label: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+def default_variants() -> dict[str, VariantConfig]:
+    """The question this package asks first: the backbone alone, and with MCGM."""
+    return {
+        "local": VariantConfig("SchNet", {"backbone": "schnet", "long_range": "none"}),
+        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": "mcgm"}),
+    }
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """A whole recipe for `mcgm compare`: variants x seeds under one budget.
+
+    `reference` is the variant that others are compared with (default: the first). Cells run in `processes` worker
+    processes of `threads` threads each.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    variants: dict[str, VariantConfig] = field(default_factory=default_variants)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    reference: str | None = None
+    processes: int = 2
+    threads: int = 1
+    output: str = "runs/compare"
+
+    def cell(self, variant: str, seed: int, output: str) -> TrainConfig:
+        """The recipe of one cell.
+
+        Raises:
+            ConfigError: the variant sets a key that the model does not have.
+        """
+        from mcgm.training.recipe import require_known_keys
+
+        changes = self.variants[variant].model
+        require_known_keys(changes, ModelConfig, prefix=f"variants.{variant}.model.")
+        return TrainConfig(
+            data=self.data,
+            model=dataclasses.replace(self.model, **changes),
+            training=dataclasses.replace(self.training, seed=seed),
+            output=output,
+        )

@@ -1,0 +1,77 @@
+"""Errors of a potential on a data set, in the same batches as validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mcgm.data import Dataset
+from mcgm.errors import DataError
+from mcgm.potential import Potential
+from mcgm.report.predictions import Predictions
+from mcgm.report.result import Metrics
+from mcgm.training.batches import Collate, EvaluationSampler, LabelledBatch
+from mcgm.training.metrics import ErrorSums
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Errors, and every label with its prediction."""
+
+    metrics: Metrics
+    predictions: Predictions
+
+
+def batches(potential: Potential, dataset: Dataset) -> Iterator[LabelledBatch]:
+    """The data set in evaluation batches on the potential's device."""
+    collate = Collate(potential, potential.dtype)
+    for chosen in EvaluationSampler(dataset.sizes):
+        data = collate([dataset[k] for k in chosen])
+        yield data.to(potential.device)
+
+
+def evaluate(potential: Potential, dataset: Dataset, *, forces: bool | None = None) -> Evaluation:
+    """Predict all structures and compare; forces (default: where every structure has them) in evaluation mode.
+
+    Raises:
+        DataError: no structures, or one without energy.
+    """
+    if len(dataset) == 0:
+        raise DataError("nothing to evaluate: the data set is empty.")
+    dataset.require("energy")
+    forces = dataset.has_forces if forces is None else forces
+    was_training = potential.training
+    potential.eval()
+    sums = ErrorSums()
+    energies, predicted_forces, true_forces, names = [], [], [], []
+    for data in batches(potential, dataset):
+        with torch.no_grad():
+            prediction = potential(data.batch, forces=forces)
+        sums.add(prediction.energy, prediction.forces, data)
+        energies.append(prediction.energy.double().cpu().numpy())
+        names.extend(data.names)
+        if prediction.forces is not None:
+            predicted_forces.append(prediction.forces.float().cpu().numpy())
+            true_forces.append(data.forces.float().cpu().numpy())
+    potential.train(was_training)
+    complete = bool(predicted_forces) and dataset.has_forces
+    predictions = Predictions(
+        names=np.array(names),
+        n_atoms=dataset.sizes,
+        energy=dataset.energies,
+        energy_predicted=np.concatenate(energies),
+        forces=np.concatenate(true_forces) if complete else None,
+        forces_predicted=np.concatenate(predicted_forces) if complete else None,
+        baseline=_baseline(potential, dataset),
+    )
+    return Evaluation(sums.metrics(), predictions)
+
+
+def _baseline(potential: Potential, dataset: Dataset) -> np.ndarray:
+    """What the potential's element references alone say, eV."""
+    elements, counts = dataset.composition
+    energies = potential.references.energies.cpu().numpy()
+    return counts @ energies[elements] + float(potential.references.intercept)

@@ -1,0 +1,169 @@
+"""Training from a recipe to a model file: what `mcgm train` and every cell of `mcgm compare` run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from mcgm.checkpoint import load
+from mcgm.errors import CheckpointError, ConfigError
+from mcgm.potential import Potential
+from mcgm.report.files import write_whole
+from mcgm.report.result import CurvePoint
+from mcgm.training.batches import Collate
+from mcgm.training.callbacks import LastCheckpoint, Recorder, WarmedAveraging
+from mcgm.training.config import TrainConfig, TrainingConfig
+from mcgm.training.datamodule import StructureDataModule
+from mcgm.training.evaluation import Evaluation, evaluate
+from mcgm.training.module import PotentialModule
+from mcgm.training.preparation import Parts, make_potential, open_parts
+from mcgm.training.progress import Reporter
+from mcgm.training.recipe import as_plain
+from mcgm.training.schedule import make_schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished training: the best potential in evaluation mode, its data, and how it came about."""
+
+    potential: Potential
+    parts: Parts
+    curves: tuple[CurvePoint, ...]
+    seconds: float
+    is_main: bool
+
+
+def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Trained:
+    """Train, writing into a folder: `model.safetensors` (best averaged weights), `metrics.csv`, `last.ckpt`, recipe.
+
+    With `resume` it goes on after the last finished epoch, with the same result as if it had never stopped; without,
+    the folder must not hold a training.
+
+    Raises:
+        ConfigError: the folder holds a training, or one of another recipe; or a setting is wrong.
+        DataError: the data cannot be used.
+        TrainingError: the loss is not finite.
+    """
+    checkpoint = _start(config, output, resume=resume)
+    parts = open_parts(config.data)
+    potential = make_potential(config, parts)
+    settings = config.training
+    data = StructureDataModule(parts.train, parts.val, Collate(potential, potential.dtype), settings)
+    steps = len(data.sampler(0, ranks=settings.devices * settings.num_nodes))
+    epochs = settings.epochs if settings.steps is None else math.ceil(settings.steps / steps)
+    schedule = make_schedule(settings.schedule, epochs * steps)
+    forces = parts.forces and settings.loss.force_weight > 0
+    module = PotentialModule(potential, settings, schedule, forces=forces)
+    recorder = Recorder(
+        output,
+        reporter,
+        total_steps=epochs * steps,
+        early_stopping=settings.early_stopping,
+        extra={"recipe": as_plain(config)},
+    )
+    with quiet():
+        trainer = make_trainer(settings, output, recorder, epochs=epochs)
+        _fit(trainer, module, data, checkpoint)
+    if reporter is not None:
+        reporter.close()
+    best = load(output / "model.safetensors")
+    return Trained(best, parts, recorder.curves, recorder.seconds, trainer.is_global_zero)
+
+
+def _fit(
+    trainer: lightning.Trainer, module: PotentialModule, data: StructureDataModule, checkpoint: Path | None
+) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if checkpoint is not None and "PytorchStreamReader" in str(error):
+            raise CheckpointError(f"{checkpoint}: is damaged ({error}). Remove it to start again.") from error
+        raise
+
+
+def make_trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, epochs: int) -> lightning.Trainer:
+    """Lightning's Trainer with this package's callbacks, and nothing printed."""
+    averaging = [WarmedAveraging(settings.ema)] if settings.ema is not None else []
+    ranks = settings.devices * settings.num_nodes
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if ranks > 1 else "auto",
+        gradient_clip_val=settings.clip,
+        callbacks=[recorder, *averaging, LastCheckpoint(output)],
+        logger=_logger(settings, output),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        inference_mode=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=output,
+    )
+
+
+def _logger(settings: TrainingConfig, output: Path) -> Any:
+    if not settings.tensorboard:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(output, name="", version="tensorboard")
+
+
+def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
+    """Write the recipe; the checkpoint to go on from, if any."""
+    checkpoint, recipe = output / "last.ckpt", output / "recipe.json"
+    content = as_plain(config)
+    if resume and recipe.exists():
+        earlier = json.loads(recipe.read_text(encoding="utf-8"))
+        for section in ("data", "model"):
+            if earlier.get(section) != content[section]:
+                raise ConfigError(f"{output}: its training has other settings in {section!r}. Use another -o.")
+    elif checkpoint.exists():
+        raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
+    write_whole(recipe, (json.dumps(content, indent=1) + "\n").encode())
+    return checkpoint if resume and checkpoint.exists() else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice on hardware, workers and rivals of its own data loaders."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", module=r"torch\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def final_metrics(trained: Trained, output: Path) -> dict[str, Evaluation]:
+    """Errors of the finished model on validation and test part, also written to `metrics.json`."""
+    parts = {"val": trained.parts.val, "test": trained.parts.test}
+    found = {name: evaluate(trained.potential, part) for name, part in parts.items() if len(part)}
+    values = {name: vars(evaluation.metrics) for name, evaluation in found.items()}
+    write_whole(output / "metrics.json", (json.dumps(values, indent=1) + "\n").encode())
+    return found
+
+
+def count_parameters(module: torch.nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

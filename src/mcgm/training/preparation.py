@@ -1,0 +1,137 @@
+"""From a recipe to what training starts with: the three parts of the data, and a potential fitted to their scale."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mcgm.data import Dataset, Labels
+from mcgm.data.labels import declared
+from mcgm.data.readers import reader_of
+from mcgm.data.references import ElementReferences, ReferenceFit
+from mcgm.data.sample import sample_path
+from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
+from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.potential import Potential
+from mcgm.registry import build
+from mcgm.training.config import DataConfig, ModelConfig, SplitConfig, TrainConfig
+
+SCALE_FROM = 2000
+"""structures that the scale is estimated from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The data of a recipe; `forces` tells whether there are any to learn."""
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    everything: Dataset
+    forces: bool
+
+
+def open_parts(config: DataConfig) -> Parts:
+    """Open and split the data.
+
+    Raises:
+        DataError: missing or unreadable file, missing energies, or an empty part for training or validation.
+        ConfigError: unknown declaration, unit or split.
+    """
+    everything = open_dataset(config)
+    train, val, test = _rule(config).split(everything).subsets(everything)
+    if config.limit is not None:
+        train = train[: config.limit]
+    for name, part in (("training", train), ("validation", val)):
+        if len(part) == 0:
+            raise DataError(
+                f"{config.path}: no structure is left for {name} (of {len(everything)}). Change data.split."
+            )
+        part.require("energy")
+    return Parts(train, val, test, everything, forces=any_forces(train))
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """The data set of a recipe, all structures."""
+    return Dataset.open(config.path, labels_of(config))
+
+
+def labels_of(config: DataConfig) -> Labels | str | None:
+    """The declaration of a recipe: the named one or the format's own, with single entries changed.
+
+    Raises:
+        ConfigError: an entry that a declaration does not have.
+    """
+    if not config.keys:
+        return config.labels
+    path = sample_path() if config.path == "sample" else Path(config.path)
+    base = reader_of(path).labels if config.labels is None else declared(config.labels)
+    names = [item.name for item in dataclasses.fields(Labels)]
+    for key in config.keys:
+        if key not in names:
+            raise ConfigError(unknown_name("setting", f"data.keys.{key}", [f"data.keys.{name}" for name in names]))
+    optional = tuple(name for name in base.optional if name not in config.keys)
+    return dataclasses.replace(base, **({"optional": optional} | dict(config.keys)))
+
+
+def any_forces(dataset: Dataset) -> bool:
+    """Whether there are forces among the first structures."""
+    return dataset.has_forces or any(dataset[k].forces is not None for k in range(min(len(dataset), 100)))
+
+
+def _rule(config: DataConfig) -> SplitRule:
+    split = config.split
+    if split.name is not None:
+        return split_rule(split.name)
+    if split.file is not None:
+        return ByFile(Path(split.file))
+    if config.path == "sample" and split == SplitConfig():
+        return NAMED["sample"]
+    kind = ByGroup if split.by_group else ByFraction
+    return kind(train=split.train, val=split.val, seed=split.seed)
+
+
+def make_potential(config: TrainConfig, parts: Parts) -> Potential:
+    """A fresh potential: element references and scale from the training part, weights drawn from the seed."""
+    model = config.model
+    fit = ReferenceFit(intercept=model.reference_intercept, fit_on=model.reference_fit)
+    references = fit.fit(parts.train, parts.everything)
+    dtype = getattr(torch, config.training.precision)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        potential = unfitted(model, parts, references)
+    return potential.to(dtype)
+
+
+def unfitted(model: ModelConfig, parts: Parts, references: ElementReferences) -> Potential:
+    """The potential of a recipe with fresh weights from torch's generator."""
+    return build(
+        backbone=model.backbone,
+        long_range=model.long_range,
+        size=model.size,
+        cutoff=model.cutoff,
+        backbone_options=model.backbone_options,
+        long_range_options=model.long_range_options,
+        references=references,
+        scale=energy_scale(parts.train, references, forces=parts.forces),
+        elements=parts.everything.elements,
+    )
+
+
+def energy_scale(train: Dataset, references: ElementReferences, *, forces: bool) -> float:
+    """eV per unit of network output: the root mean square force (per Å), or without forces the spread per sqrt(atom).
+
+    1 where the data have no spread at all.
+    """
+    some = train.subset(np.linspace(0, len(train) - 1, min(len(train), SCALE_FROM)).astype(int))
+    if forces:
+        squares = [np.square(s.forces) for s in some if s.forces is not None]
+        scale = float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    else:
+        residual = some.energies - references.of(some)
+        scale = float(np.std(residual / np.sqrt(some.sizes)))
+    return scale if scale > 1e-8 else 1.0
