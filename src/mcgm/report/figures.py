@@ -5,22 +5,21 @@ Figures are made directly, never through pyplot, so no global state of matplotli
 
 from __future__ import annotations
 
-import base64
-import io
-import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from mcgm.report.drawing import INK, legend, logarithmic, panels, plain
 from mcgm.report.predictions import Predictions
 from mcgm.report.result import CurvePoint, RunResult
 from mcgm.report.summary import number
 
+# Mid tones, legible on white and on black.
 PALETTE = ("#4c7fc0", "#e0803a", "#2f9e7a", "#c2578f", "#8b72cf", "#a8891c", "#3fa3bd", "#c9574f")
-# Mid tones, legible on white and on black; the ink stands for the colour of the surrounding text.
-INK = "#5a5f68"
 POINTS = 15_000
 SIZE_GROUPS = 6
 
@@ -43,14 +42,15 @@ def learning_curves(groups: Mapping[str, Sequence[RunResult]], colors: Mapping[s
     shown = [(title, value) for title, value in quantities if any(value(point) is not None for point in points)]
     if not shown:
         return None
-    figure, axes = _panels(len(shown))
+    figure, axes = panels(len(shown))
     for panel, (title, value) in zip(axes, shown, strict=True):
         for variant, runs in groups.items():
             epochs, errors = _common_epochs(runs, value)
             _mean_and_range(panel, epochs, errors, colors[variant], runs[0].label)
-        _logarithmic(panel)
+        logarithmic(panel)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set(xlabel="Epoch", ylabel=title)
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -93,7 +93,7 @@ def error_by_size(
     sizes = np.concatenate([item.n_atoms for items in predictions.values() for item in items])
     edges = np.unique(np.quantile(sizes, np.linspace(0, 1, SIZE_GROUPS + 1)))
     with_forces = any(item.forces is not None for items in predictions.values() for item in items)
-    figure, axes = _panels(2 if with_forces else 1)
+    figure, axes = panels(2 if with_forces else 1)
     titles = ("Energy MAE / meV", "Force MAE / meV/Å")
     for panel, title, errors_of in zip(axes, titles, (_energy_errors, _force_errors), strict=False):
         for variant, items in predictions.items():
@@ -103,73 +103,8 @@ def error_by_size(
             )
         panel.set(xlabel="Atoms per molecule", ylabel=title)
         panel.set_ylim(bottom=0)
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
-
-
-def inline_svg(figure: Figure, description: str) -> str:
-    """An `<svg>` element for an HTML page: no background, text in the colour of its surroundings, nothing to load."""
-    text = _render(figure, "svg", transparent=True).decode()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(re.escape(INK), "currentColor", text, flags=re.IGNORECASE)
-    quoted = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return text.replace("<svg", f'<svg role="img" aria-label="{quoted}"', 1)
-
-
-def figure_file(figure: Figure, kind: str) -> bytes:
-    """The figure as a file of its own, "png" or "svg", on white."""
-    return _render(figure, kind, transparent=False)
-
-
-def png_source(figure: Figure) -> str:
-    """The figure as a `data:` address for `<img src>`."""
-    return "data:image/png;base64," + base64.b64encode(figure_file(figure, "png")).decode()
-
-
-def _render(figure: Figure, kind: str, *, transparent: bool) -> bytes:
-    buffer = io.BytesIO()
-    options = {"metadata": {"Date": None}} if kind == "svg" else {}
-    figure.savefig(buffer, format=kind, dpi=160, transparent=transparent, **options)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.6 * count + 0.4, 3.7), layout="constrained")
-    axes = [figure.add_subplot(1, count, k + 1) for k in range(count)]
-    for panel in axes:
-        _plain(panel)
-    return figure, axes
-
-
-def _plain(panel: Axes) -> None:
-    """Thin grey frame on two sides, a faint grid, all in the ink."""
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        panel.spines[side].set_color(INK)
-    panel.tick_params(which="both", colors=INK, labelsize=8)
-    panel.xaxis.label.set(color=INK, size=9)
-    panel.yaxis.label.set(color=INK, size=9)
-    panel.title.set(color=INK, size=9)
-    panel.grid(color=INK, alpha=0.18, linewidth=0.6)
-    panel.set_axisbelow(True)
-
-
-def _legend(figure: Figure, panel: Axes) -> None:
-    handles, names = panel.get_legend_handles_labels()
-    columns = min(3, len(names))
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=8, labelcolor=INK)
-
-
-def _logarithmic(panel: Axes) -> None:
-    """Logarithmic errors with ticks written as plain numbers, unless one is zero."""
-    low, high = panel.dataLim.intervaly
-    if not 0 < low <= high < np.inf:
-        return
-    panel.set_yscale("log")
-    panel.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
-    few = high / low > 10
-    panel.yaxis.set_minor_formatter(lambda value, position: "" if few and f"{value:e}"[0] not in "25" else f"{value:g}")
 
 
 def _mean_and_range(
@@ -204,22 +139,28 @@ def _parity(
     colors: Mapping[str, str],
     title: str,
 ) -> Figure:
-    """Small multiples, one square panel per variant, all with the same limits."""
+    """Small multiples, one square panel per variant, all with the same limits.
+
+    Of very many points, every n-th is drawn.
+    """
     columns = min(4, max(2, len(pairs)))
     rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(2.55 * columns + 0.4, 2.75 * rows + 0.2), layout="constrained")
+    figure = Figure(figsize=(2.55 * columns + 0.4, 3.05 * rows + 0.2), layout="constrained")
+    pairs = {variant: (x[:: -(-len(x) // POINTS)], y[:: -(-len(y) // POINTS)]) for variant, (x, y) in pairs.items()}
     low = min(float(min(x.min(), y.min())) for x, y in pairs.values())
     high = max(float(max(x.max(), y.max())) for x, y in pairs.values())
     margin = 0.04 * (high - low) or 1.0
     limits = (low - margin, high + margin)
     for k, (variant, (x, y)) in enumerate(pairs.items()):
         panel = figure.add_subplot(rows, columns, k + 1)
-        _plain(panel)
-        step = -(-len(x) // POINTS)
+        plain(panel)
         # Pixels inside the vector figure: thousands of vector points would make the page slow.
-        panel.scatter(x[::step], y[::step], s=4, color=colors[variant], alpha=0.35, linewidths=0, rasterized=True)
+        panel.scatter(x, y, s=4, color=colors[variant], alpha=0.35, linewidths=0, rasterized=True)
         panel.plot(limits, limits, color=INK, linewidth=0.8)
-        panel.set(xlim=limits, ylim=limits, aspect="equal", title=labels[variant].replace("$", r"\$"))
+        panel.set(xlim=limits, ylim=limits, aspect="equal")
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+        panel.set_title(textwrap.fill(labels[variant].replace("$", r"\$"), 26), size=9, color=INK)
         panel.text(0.04, 0.96, texts[variant], transform=panel.transAxes, va="top", size=8, color=INK)
     figure.supxlabel(f"Reference {title}", size=9, color=INK)
     figure.supylabel("Predicted", size=9, color=INK)
