@@ -15,7 +15,7 @@ from mcgm.report.figures import energy_parity, error_by_size, force_parity, lear
 from mcgm.report.files import write_whole
 from mcgm.report.predictions import ClusteredMolecule, Predictions, load_molecules
 from mcgm.report.result import RunResult, read_results
-from mcgm.report.summary import group_by_variant, notes, number, sentences, summarize
+from mcgm.report.summary import Phrase, group_by_variant, notes, number, sentences, summarize
 from mcgm.report.table import caption, html_table, markdown_table
 from mcgm.report.view import asset, view_section
 
@@ -122,12 +122,12 @@ def _molecules(groups: Groups, folder: Path) -> dict[str, tuple[ClusteredMolecul
     return found
 
 
-def _emphasised(sentence: str) -> str:
+def _emphasised(sentence: Sequence[Phrase]) -> str:
     """The sentence with its findings in bold."""
-    text = escape(sentence)
-    text = re.sub(r"([\d.]+ % lower)(?! but)", r'<b class="better">\1</b>', text)
-    text = re.sub(r"([\d.]+ % higher)(?! but)", r'<b class="worse">\1</b>', text)
-    return re.sub(r"(not distinguishable)", r"<b>\1</b>", text)
+    return "".join(
+        f'<b class="{phrase.tone}">{escape(phrase.text)}</b>' if phrase.tone else escape(phrase.text)
+        for phrase in sentence
+    )
 
 
 def _meta(results: Sequence[RunResult], newest: RunResult) -> str:

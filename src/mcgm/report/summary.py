@@ -47,6 +47,11 @@ class Spread:
         low, high = self.interval
         return "lower" if high < 0 else "higher" if low > 0 else "within noise"
 
+    @property
+    def tone(self) -> str:
+        """Of a change of an error: "better", "worse", or "noise" when the seeds do not tell."""
+        return {"lower": "better", "higher": "worse"}.get(self.verdict, "noise")
+
 
 @dataclass(frozen=True)
 class VariantSummary:
@@ -135,33 +140,50 @@ def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def sentences(rows: Sequence[VariantSummary]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Phrase:
+    """A piece of a sentence; `tone` marks a finding: "better", "worse" or "noise", empty for the words between."""
+
+    text: str
+    tone: str = ""
+
+
+def sentences(rows: Sequence[VariantSummary]) -> tuple[tuple[Phrase, ...], ...]:
     """One sentence per compared variant, as the numbers stand: lower, higher, or within the noise of the seeds."""
-    labels = {row.variant: row for row in rows}
-    return tuple(_sentence(row, labels[row.reference]) for row in rows if row.reference is not None)
+    known = {row.variant: row for row in rows}
+    return tuple(_sentence(row, known[row.reference]) for row in rows if row.reference is not None)
 
 
-def _sentence(row: VariantSummary, reference: VariantSummary) -> str:
-    parts = [_phrase("energy", row.energy_change, row.energy, reference.energy, "meV")]
+def plain(sentence: Sequence[Phrase]) -> str:
+    """The sentence as text."""
+    return "".join(phrase.text for phrase in sentence)
+
+
+def _sentence(row: VariantSummary, reference: VariantSummary) -> tuple[Phrase, ...]:
+    phrases = [Phrase(f"{row.label} against {reference.label}: ")]
+    phrases += _finding("energy", row.energy_change, row.energy, reference.energy, "meV")
     if row.force is not None and reference.force is not None:
-        parts.append(_phrase("force", row.force_change, row.force, reference.force, "meV/Å"))
-    return f"{row.label} against {reference.label}: " + "; ".join(parts) + "."
+        phrases += [Phrase("; "), *_finding("force", row.force_change, row.force, reference.force, "meV/Å")]
+    return (*phrases, Phrase("."))
 
 
-def _phrase(name: str, change: Spread | None, value: Spread, reference: Spread, unit: str) -> str:
+def _finding(name: str, change: Spread | None, value: Spread, reference: Spread, unit: str) -> list[Phrase]:
     figures = f"{number(value.mean)} instead of {number(reference.mean)} {unit}"
     if change is None:
-        return f"{name} MAE {figures} (no seed in common)"
-    size = f"{abs(change.mean):.1f} % {'lower' if change.mean < 0 else 'higher'}"
+        return [Phrase(f"{name} MAE {figures} (no seed in common)")]
+    size = f"{abs(change.mean):.1f}\u00a0% {'lower' if change.mean < 0 else 'higher'}"
+    start = Phrase(f"{name} MAE ")
     if change.interval is None:
-        return f"{name} MAE {size} ({figures}; one seed, spread unknown)"
+        return [start, Phrase(size, change.tone), Phrase(f" ({figures}; one seed, spread unknown)")]
     low, high = change.interval
-    interval = f"{CONFIDENCE:.0%} interval {signed(low)} to {signed(high)} % over {change.count} seeds".replace(
-        "%", " %", 1
-    )
+    interval = f"95\u00a0% interval {signed(low)} to {signed(high)}\u00a0% over {change.count} seeds"
     if change.verdict == "within noise":
-        return f"{name} MAE not distinguishable, {size} but within noise ({figures}; {interval})"
-    return f"{name} MAE {size} ({figures}; {interval})"
+        return [
+            start,
+            Phrase("not distinguishable", change.tone),
+            Phrase(f", {size} but within noise ({figures}; {interval})"),
+        ]
+    return [start, Phrase(size, change.tone), Phrase(f" ({figures}; {interval})")]
 
 
 def number(value: float) -> str:

@@ -13,7 +13,6 @@ from rich.text import Text
 from mcgm.report.summary import Spread, VariantSummary, decimals, number, signed
 
 ABSENT = "–"
-TONES = {"lower": "better", "higher": "worse", "within noise": "noise", "one seed": "noise"}
 STYLES = {"better": "green", "worse": "red", "noise": "dim", "": ""}
 
 
@@ -137,4 +136,4 @@ def _heading(column: Column) -> str:
 
 
 def _tone(change: Spread | None) -> str:
-    return "" if change is None else TONES[change.verdict]
+    return "" if change is None else change.tone
