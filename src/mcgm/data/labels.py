@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
+
 from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.units import factor
 
@@ -22,7 +24,7 @@ class Labels:
 
     `numbers`, `positions`, `n_atoms` are read by array formats (npz, HDF5) only; in OE62 `positions` is the column with
     the xyz text. `group` is the key of the molecule that conformers share. Quantities named in `optional` may be
-    absent. `forces_unit` and `dipole_unit` follow from energy and length when they are not given.
+    absent, or NaN. `forces_unit` and `dipole_unit` follow from energy and length when they are not given.
     `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
 
     Raises:
@@ -136,6 +138,11 @@ PRESETS = MappingProxyType(
     }
 )
 """Declarations by name."""
+
+
+def is_absent(value: object) -> bool:
+    """Whether a label stands for none: a number that is NaN, or an array of nothing else."""
+    return isinstance(value, float | np.ndarray) and bool(np.all(np.isnan(value)))
 
 
 def declared(labels: Labels | str) -> Labels:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mcgm.data.labels import Labels
-from mcgm.errors import DataError
+from mcgm.data.labels import Labels, is_absent
+from mcgm.errors import DataError, StructureError
 from mcgm.structure import Structure
 
 PER_ATOM = ("forces", "charges")
@@ -35,13 +35,17 @@ def read_npz(path: Path, labels: Labels) -> Iterator[Structure]:
         values: dict[str, Any] = {}
         for quantity in set(PER_ATOM + PER_STRUCTURE) & set(arrays):
             value = select(arrays[quantity]) if quantity in PER_ATOM else arrays[quantity][index]
-            values[quantity] = _converted(quantity, value, factors.get(quantity, 1.0))
+            converted = _converted(quantity, value, factors.get(quantity, 1.0))
+            if not (quantity in labels.optional and is_absent(converted)):
+                values[quantity] = converted
         if "cell" in values:
             values["cell"] = values["cell"] * factors["length"]
         values.setdefault("name", f"{path.name}[{index}]")
-        yield Structure(
-            numbers=select(arrays["numbers"]), positions=select(arrays["positions"]) * factors["length"], **values
-        )
+        positions = select(arrays["positions"]) * factors["length"]
+        try:
+            yield Structure(numbers=select(arrays["numbers"]), positions=positions, **values)
+        except StructureError as error:
+            raise DataError(f"{path}, entry {index}: {error}") from error
 
 
 def keys_npz(path: Path) -> list[str]:

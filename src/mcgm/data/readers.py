@@ -7,8 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mcgm.data.labels import NPZ, Labels, declared
+from mcgm.data.ase import count_ase, keys_ase, read_ase
+from mcgm.data.hdf5 import count_hdf5, keys_hdf5, read_hdf5
+from mcgm.data.labels import AQM, ASE, NPZ, OE62, Labels, declared
 from mcgm.data.npz import count_npz, keys_npz, read_npz
+from mcgm.data.oe62 import count_oe62, keys_oe62, read_oe62
 from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.structure import Structure
 
@@ -25,10 +28,17 @@ class Reader(NamedTuple):
     entries: Callable[[Path, Labels], int | None]
 
 
-FORMATS = MappingProxyType({"npz": Reader(NPZ, read_npz, keys_npz, count_npz)})
+FORMATS = MappingProxyType(
+    {
+        "ase": Reader(ASE, read_ase, keys_ase, count_ase),
+        "npz": Reader(NPZ, read_npz, keys_npz, count_npz),
+        "hdf5": Reader(AQM, read_hdf5, keys_hdf5, count_hdf5),
+        "oe62": Reader(OE62, read_oe62, keys_oe62, count_oe62),
+    }
+)
 """Formats by name."""
 
-SUFFIXES = MappingProxyType({".npz": "npz"})
+SUFFIXES = MappingProxyType({".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5", ".json": "oe62"})
 """Last part of a file's name → format; everything else is ASE's."""
 
 

@@ -1,0 +1,135 @@
+"""Everything ASE reads: extxyz (also compressed), db, trajectories and the output of many programs."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from mcgm.data.labels import Labels, is_absent
+from mcgm.errors import DataError, StructureError
+from mcgm.structure import Structure
+
+SCALARS = ("energy", "charge", "spin")
+VECTORS = ("forces", "stress", "dipole", "charges")
+DATABASES = (".db",)
+COMPRESSED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
+    """Structures one at a time; labels are looked for in stored results, then `atoms.info`, then `atoms.arrays`.
+
+    Raises:
+        DataError: ASE cannot read the file, or an entry lacks a declared key.
+    """
+    for index, atoms in enumerate(_frames(path)):
+        where = f"{path}, entry {index}"
+        try:
+            yield _structure(atoms, labels, where, f"{path.name}[{index}]")
+        except StructureError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def keys_ase(path: Path) -> list[str]:
+    """Keys of the first structure: stored results, `atoms.info` and `atoms.arrays`."""
+    first = next(_frames(path), None)
+    return [] if first is None else sorted(set(_entries(first)) - {"numbers", "positions"})
+
+
+def count_ase(path: Path, labels: Labels) -> int | None:
+    """How many structures a database has; unknown for text files."""
+    if path.suffix not in DATABASES:
+        return None
+    with ase.db.connect(path) as database:
+        return database.count()
+
+
+def _frames(path: Path) -> Iterator[Atoms]:
+    read = 0
+    try:
+        for atoms in _rows(path) if path.suffix in DATABASES else _images(path):
+            yield atoms
+            read += 1
+    except DataError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever their parser meets
+        raise DataError(
+            f"{path}: ASE cannot read it after {read} structures ({type(error).__name__}: {error}). "
+            "Is it complete, and has it the suffix of its format?"
+        ) from error
+
+
+def _images(path: Path) -> Iterator[Atoms]:
+    if path.suffix not in COMPRESSED:
+        yield from ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True)
+        return
+    # ASE jumps back and forth in the file, which unpacks a compressed one again for every structure.
+    with tempfile.TemporaryDirectory() as folder, COMPRESSED[path.suffix](path, "rb") as packed:
+        unpacked = Path(folder) / path.stem
+        with unpacked.open("wb") as stream:
+            shutil.copyfileobj(packed, stream)
+        yield from _images(unpacked)
+
+
+def _rows(path: Path) -> Iterator[Atoms]:
+    with ase.db.connect(path) as database:
+        for row in database.select():
+            atoms = row.toatoms()
+            atoms.info |= dict(row.key_value_pairs) | dict(row.data)
+            yield atoms
+
+
+def _entries(atoms: Atoms) -> Mapping[str, Any]:
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    return {**atoms.arrays, **atoms.info, **{key: value for key, value in results.items() if value is not None}}
+
+
+def _structure(atoms: Atoms, labels: Labels, where: str, default_name: str) -> Structure:
+    entries = _entries(atoms)
+    values: dict[str, Any] = {}
+    for quantity in (*SCALARS, *VECTORS, "name", "group"):
+        key = getattr(labels, quantity)
+        if key is None:
+            continue
+        if key not in entries:
+            missing = labels.missing(quantity, where, set(entries) - {"numbers", "positions"})
+            if missing is not None:
+                raise missing
+            continue
+        value = _converted(quantity, entries[key], labels, f"{where}, key {key!r}", len(atoms))
+        if not (quantity in labels.optional and is_absent(value)):
+            values[quantity] = value
+    length = labels.factor("length")
+    return Structure(
+        numbers=atoms.numbers,
+        positions=atoms.positions * length,
+        cell=np.asarray(atoms.cell) * length,
+        pbc=atoms.pbc,
+        **{"name": default_name} | values,
+    )
+
+
+def _converted(quantity: str, value: Any, labels: Labels, where: str, n_atoms: int) -> Any:
+    if quantity in ("name", "group"):
+        return str(value)
+    scale = 1.0 if quantity in ("charge", "spin", "charges") else labels.factor(quantity)
+    try:
+        array = np.asarray(value, dtype=np.float64) * scale
+        if quantity in SCALARS:
+            return float(array.reshape(()))
+        if quantity == "stress":
+            return voigt_6_to_full_3x3_stress(array) if array.size == 6 else array.reshape(3, 3)
+        return array.reshape({"forces": (n_atoms, 3), "charges": (n_atoms,), "dipole": (3,)}[quantity])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: is not {quantity} of {n_atoms} atoms ({error}).") from error
