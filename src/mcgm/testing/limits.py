@@ -29,29 +29,33 @@ class CutoffStep:
 
 
 def cutoff_step(potential: Predictor, *, numbers: tuple[int, int, int] = (8, 1, 6), reach: float = 1e-6) -> CutoffStep:
-    """Difference between a neighbour `reach` Å inside and outside the cutoff, in float64.
+    """Difference between a neighbour just inside and just outside the cutoff, in float64.
 
-    The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
+    Each side is taken at `reach` and twice `reach` Å from the cutoff and continued to it along a line, so that a slope
+    is not taken for a step. The third atom is the neighbour, the second makes the first one's surroundings more than a
+    sphere.
     """
     potential = in_double(potential)
-    inside, outside = (_energy_force_slope(potential, numbers, sign * reach) for sign in (-1, 1))
-    return CutoffStep(*(abs(a - b) for a, b in zip(inside, outside, strict=True)))
+    inside, outside = (
+        2 * _energy_force_slope(potential, numbers, sign * reach)
+        - _energy_force_slope(potential, numbers, 2 * sign * reach)
+        for sign in (-1, 1)
+    )
+    return CutoffStep(*(float(step) for step in np.abs(inside - outside)))
 
 
-def _energy_force_slope(
-    potential: Predictor, numbers: tuple[int, int, int], offset: float
-) -> tuple[float, float, float]:
-    positions = [[0, 0, 0], [-0.9, 0.3, 0], [potential.cutoff + offset, 0, 0]]
-    structure = Structure(numbers=np.array(numbers), positions=np.array(positions), name="at the cutoff")
+def _energy_force_slope(potential: Predictor, numbers: tuple[int, int, int], offset: float) -> np.ndarray:
+    positions = np.array([[0, 0, 0], [-0.9, 0.3, 0], [potential.cutoff + offset, 0, 0]])
+    structure = Structure(numbers=np.array(numbers), positions=positions, name="at the cutoff")
     energy = energy_of_positions_and_strain(potential, structure)
-    leaf = torch.tensor(positions, dtype=torch.float64, requires_grad=True)
+    leaf = torch.tensor(positions, requires_grad=True)
     value = energy(leaf, torch.zeros(3, 3, dtype=torch.float64))
     (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
     slope = 0.0
     if gradient.requires_grad:
         (second,) = torch.autograd.grad(gradient[2, 0], leaf)
         slope = float(second[2, 0])
-    return float(value), float(gradient[2, 0]), slope
+    return np.array([value.item(), gradient[2, 0].item(), slope])
 
 
 def degenerate(potential: Predictor) -> float:
