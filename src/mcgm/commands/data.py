@@ -1,0 +1,29 @@
+"""`mcgm data inspect` and `mcgm data convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcgm.commands.arguments import make_parser
+
+EXAMPLE = """  mcgm data inspect data.extxyz
+  mcgm data convert AQM-gas.hdf5 aqm.npz --labels aqm"""
+
+
+def run(arguments: list[str]) -> int:
+    """Inspect or convert a data file."""
+    parser = make_parser("data", "Look at a data file, or write it in another format.", EXAMPLE)
+    parser.add_argument("action", choices=("inspect", "convert"))
+    parser.add_argument("file", metavar="FILE", type=Path, help="data file")
+    parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="convert: file to write (.extxyz, .npz)")
+    parser.add_argument("--labels", help="named declaration of keys and units (default: the format's)")
+    parser.add_argument("--json", action="store_true", help="inspect: print JSON instead of tables")
+    known = parser.parse_args(arguments)
+
+    from mcgm.data import commands
+
+    if known.action == "inspect":
+        commands.inspect_command(known.file, labels=known.labels, json=known.json)
+    else:
+        commands.convert_command(known.file, known.output, labels=known.labels)
+    return 0

@@ -1,0 +1,87 @@
+"""`mcgm evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mcgm.commands.arguments import make_parser, model_path
+from mcgm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mcgm.data import Dataset
+    from mcgm.report.result import Metrics
+
+EXAMPLE = """  mcgm evaluate runs/data test.extxyz
+  mcgm evaluate runs/data --part val --json     on a part of the data that it was trained on"""
+
+
+def run(arguments: list[str]) -> int:
+    """Print the errors of a model on a data set."""
+    parser = make_parser("evaluate", "Errors of a model on labelled structures.", EXAMPLE)
+    parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="data file; default: the data of its training")
+    parser.add_argument("--part", choices=("train", "val", "test", "all"), help="part of the training's split")
+    parser.add_argument("--labels", help="named declaration of keys and units (default: the format's)")
+    parser.add_argument("--no-forces", action="store_true", help="energies only")
+    parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    known = parser.parse_args(arguments)
+    if known.data is not None and known.part is not None:
+        raise ConfigError("--part is of the data that the model was trained on; give either DATA or --part.")
+
+    from mcgm.checkpoint import load, read_header
+    from mcgm.training.evaluation import evaluate
+
+    path = model_path(known.model)
+    potential = load(path, device=known.device)
+    if known.data is None:
+        name, dataset = _part(path, read_header(path), known.part or "test")
+    else:
+        name, dataset = Path(known.data).name, _open(known.data, known.labels)
+    metrics = evaluate(potential, dataset, forces=False if known.no_forces else None).metrics
+    if known.json:
+        json.dump({"model": str(path), "data": name} | vars(metrics), sys.stdout, indent=1)
+        print()
+        return 0
+    from rich.console import Console
+
+    Console().print(table({name: metrics}))
+    return 0
+
+
+def _open(data: str, labels: str | None) -> Dataset:
+    from mcgm.data import Dataset
+
+    return Dataset.open(data, labels)
+
+
+def _part(path: Path, header: Mapping[str, Any], part: str) -> tuple[str, Dataset]:
+    from mcgm.training.config import TrainConfig
+    from mcgm.training.preparation import open_parts
+    from mcgm.training.recipe import to_config
+
+    recipe = header["extra"].get("recipe")
+    if recipe is None:
+        raise ConfigError(f"{path}: does not say what it was trained on. Give DATA.")
+    parts = open_parts(to_config(recipe, TrainConfig, source=str(path)).data)
+    return part, parts.everything if part == "all" else getattr(parts, part)
+
+
+def table(rows: Mapping[str, Metrics]) -> Table:
+    """Errors as a table, one row for each data set."""
+    from rich.table import Table
+
+    grid = Table("data", "structures", "E MAE meV", "meV/atom", "E RMSE meV", "F MAE meV/Å", "F RMSE meV/Å")
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for name, item in rows.items():
+        values = (item.energy_mae_mev, item.energy_mae_mev_per_atom, item.energy_rmse_mev)
+        values += (item.force_mae_mev_per_A, item.force_rmse_mev_per_A)
+        grid.add_row(name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in values))
+    return grid

@@ -1,0 +1,126 @@
+"""One cell of a comparison: one variant with one seed, trained and tested in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mcgm
+from mcgm.errors import MCGMError
+from mcgm.training.config import CompareConfig
+from mcgm.training.recipe import as_plain, to_config
+
+
+def cell_name(variant: str, seed: int) -> str:
+    """Name of a cell's files."""
+    return f"{variant}-seed{seed}"
+
+
+def cell_settings(config: CompareConfig, variant: str, seed: int) -> dict[str, Any]:
+    """Every setting that decides the result of a cell, plain values; a finished cell with the same is not run again."""
+    settings = as_plain(config.cell(variant, seed, ""))
+    del settings["output"]
+    return settings
+
+
+def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> None:
+    """Train (resuming where it stopped) and write result, predictions and clusters into `output/cells`."""
+    import torch
+
+    from mcgm.report.predictions import save_molecules
+    from mcgm.report.result import RunResult
+    from mcgm.training.clusters import clustered_molecules
+    from mcgm.training.evaluation import evaluate
+    from mcgm.training.fit import count_parameters, train
+    from mcgm.training.progress import JsonReporter
+
+    torch.set_num_threads(config.threads)
+    name, cells = cell_name(variant, seed), output / "cells"
+    recipe = config.cell(variant, seed, str(output / "runs" / name))
+    trained = train(recipe, Path(recipe.output), resume=True, reporter=JsonReporter())
+    test = trained.parts.test if len(trained.parts.test) else trained.parts.val
+    evaluation = evaluate(trained.potential, test)
+    evaluation.predictions.save(cells / f"{name}.npz")
+    save_molecules(cells / f"{name}.clusters.json", clustered_molecules(trained.potential, test))
+    variants = config.variants
+    reference = config.reference or next(iter(variants))
+    result = RunResult(
+        variant=variant,
+        label=variants[variant].label or variant,
+        backbone=recipe.model.backbone,
+        long_range=recipe.model.long_range,
+        dataset=Path(config.data.path).name,
+        seed=seed,
+        parameters=count_parameters(trained.potential),
+        metrics=evaluation.metrics,
+        seconds_per_epoch=trained.seconds / max(1, len(trained.curves)),
+        reference=None if variant == reference else reference,
+        curves=trained.curves,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        predictions=f"{name}.npz",
+        clusters=f"{name}.clusters.json",
+        commit=commit(),
+        command=os.environ.get("MCGM_COMMAND", "mcgm compare"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine(config.threads),
+        config=cell_settings(config, variant, seed),
+    )
+    result.save(cells / f"{name}.json")
+
+
+def commit() -> str:
+    """The commit that the package is run from, or its version where it was installed."""
+    folder = Path(mcgm.__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return f"mcgm {mcgm.__version__}"
+    return found.stdout.strip() or f"mcgm {mcgm.__version__}"
+
+
+def machine(threads: int) -> Mapping[str, Any]:
+    """Processor, cores, threads that were used, and versions."""
+    import torch
+
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m mcgm.training.cell RECIPE VARIANT SEED OUTPUT`, as `mcgm compare` calls it."""
+    recipe, variant, seed, output = arguments
+    config = to_config(json.loads(Path(recipe).read_text(encoding="utf-8")), CompareConfig, source=recipe)
+    run_cell(config, variant, int(seed), Path(output))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except MCGMError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,181 @@
+"""Variants x seeds under one budget: cells run in worker processes, finished ones are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mcgm.errors import ConfigError, DataError, TrainingError, unknown_name
+from mcgm.report.files import write_whole
+from mcgm.report.result import RunResult
+from mcgm.training.cell import cell_name, cell_settings
+from mcgm.training.config import CompareConfig
+from mcgm.training.recipe import as_plain
+
+Cell = tuple[str, int]
+
+
+def check(config: CompareConfig) -> None:
+    """Refuse a comparison that cannot be run.
+
+    Raises:
+        ConfigError: no variants or seeds, a name with odd characters, or a reference that is none of the variants.
+    """
+    if not config.variants or not config.seeds:
+        raise ConfigError("a comparison needs at least one entry in variants and one in seeds.")
+    for name in config.variants:
+        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
+            raise ConfigError(f"variants.{name}: required: a name of letters, digits and _ . + - only.")
+        config.cell(name, config.seeds[0], "")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"seeds: required: different ones; got {config.seeds}.")
+    if config.reference is not None and config.reference not in config.variants:
+        raise ConfigError("reference: " + unknown_name("variant", config.reference, config.variants))
+    if config.processes < 1 or config.threads < 1:
+        raise ConfigError(f"processes and threads: at least 1; got {config.processes} and {config.threads}.")
+
+
+def compare(config: CompareConfig, output: Path, console: Console) -> list[RunResult]:
+    """Run what is not finished yet, time the variants side by side, and give the results of all cells.
+
+    Results are in `output/cells`, models and logs in `output/runs`.
+
+    Raises:
+        ConfigError: see `check`.
+        TrainingError: a cell failed; the message has the end of its log.
+    """
+    check(config)
+    cells = [(variant, seed) for seed in config.seeds for variant in config.variants]
+    recipe = output / "recipe.json"
+    write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
+    pending = [cell for cell in cells if finished(config, cell, output) is None]
+    if len(pending) < len(cells):
+        console.print(f"{len(cells) - len(pending)} of {len(cells)} cells are finished already")
+    if pending:
+        _open_data_once(config)
+        _run_all(pending, recipe, config, output, console)
+    results = [_require(config, cell, output) for cell in cells]
+    if any(result.inference_ms_per_molecule is None for result in results):
+        console.print("timing the variants side by side")
+        results = _timed(config, results, output)
+    return results
+
+
+def finished(config: CompareConfig, cell: Cell, output: Path) -> RunResult | None:
+    """The result of a cell that was run with the same settings, if there is one."""
+    path = output / "cells" / f"{cell_name(*cell)}.json"
+    try:
+        result = RunResult.load(path)
+    except DataError:
+        return None
+    same = json.loads(json.dumps(cell_settings(config, *cell)))
+    return result if result.config == same else None
+
+
+def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:
+    result = finished(config, cell, output)
+    if result is None:
+        raise TrainingError(f"{cell_name(*cell)}: ended without a result. Run the same command again.")
+    return result
+
+
+def _open_data_once(config: CompareConfig) -> None:
+    """Convert the data before the workers start, and meet its errors here."""
+    from mcgm.training.preparation import open_parts
+
+    open_parts(config.data)
+
+
+def _run_all(pending: list[Cell], recipe: Path, config: CompareConfig, output: Path, console: Console) -> None:
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.fields[errors]}"))
+    running: list[subprocess.Popen[str]] = []
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        workers = [_Worker(cell, recipe, output, config, progress, running) for cell in pending]
+        with ThreadPoolExecutor(max_workers=config.processes) as pool:
+            futures = [pool.submit(worker.run) for worker in workers]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                for process in running:
+                    process.terminate()
+                raise
+
+
+class _Worker:
+    """Runs one cell in a process and shows what it says."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        recipe: Path,
+        output: Path,
+        config: CompareConfig,
+        progress: Progress,
+        running: list[subprocess.Popen[str]],
+    ) -> None:
+        self.cell, self.recipe, self.output, self.config = cell, recipe, output, config
+        self.progress, self.running = progress, running
+        variant, seed = cell
+        label = config.variants[variant].label or variant
+        self.task = progress.add_task(f"{label}, seed {seed}", total=None, errors="waiting", start=False)
+
+    def run(self) -> None:
+        """Start, follow and wait."""
+        variant, seed = self.cell
+        name = cell_name(variant, seed)
+        self.progress.start_task(self.task)
+        self.progress.update(self.task, errors="starting")
+        command = [sys.executable, "-m", "mcgm.training.cell", str(self.recipe), variant, str(seed), str(self.output)]
+        threads = str(self.config.threads)
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        log = self.output / "runs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as stream:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment, encoding="utf-8"
+            )
+            self.running.append(process)
+            self._follow(process)
+        if process.wait() != 0:
+            end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
+            raise TrainingError(f"{name} failed (exit status {process.returncode}); {log} ends with:\n{end}")
+
+    def _follow(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                state = json.loads(line)
+            except ValueError:
+                continue
+            force = state["force_mae_mev_per_A"]
+            errors = f"val E {state['energy_mae_mev']:6.1f} meV"
+            errors += f"  F {force:5.1f} meV/Å" if force is not None else ""
+            self.progress.update(self.task, completed=state["step"], total=state["total_steps"], errors=errors)
+            if not self.progress.console.is_terminal and state["step"] >= state["total_steps"]:
+                self.progress.console.print(f"{self.progress.tasks[self.task].description}: {errors}")
+
+
+def _timed(config: CompareConfig, results: list[RunResult], output: Path) -> list[RunResult]:
+    from mcgm.training.timing import measure
+
+    seed = config.seeds[0]
+    models = {name: output / "runs" / cell_name(name, seed) / "model.safetensors" for name in config.variants}
+    speeds = measure(config, models)
+    timed = []
+    for result in results:
+        changed = dataclasses.replace(result, **dataclasses.asdict(speeds[result.variant]))
+        changed.save(output / "cells" / f"{cell_name(result.variant, result.seed)}.json")
+        timed.append(changed)
+    return timed
