@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mcgm.attachment import attach
     from mcgm.batch import Batch
     from mcgm.checkpoint import load
     from mcgm.potential import Potential, Prediction
@@ -25,11 +26,12 @@ _HOMES = {
     "Potential": "mcgm.potential",
     "Prediction": "mcgm.potential",
     "Structure": "mcgm.structure",
+    "attach": "mcgm.attachment",
     "build": "mcgm.registry",
     "load": "mcgm.checkpoint",
 }
 
-__all__ = ["Batch", "Potential", "Prediction", "Structure", "build", "load"]
+__all__ = ["Batch", "Potential", "Prediction", "Structure", "attach", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:

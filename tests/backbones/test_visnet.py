@@ -278,7 +278,7 @@ def cross_cutoff(visnet: ViSNet) -> tuple[Tensor, Tensor]:
 def test_energy_force_and_slope_are_continuous_at_the_cutoff() -> None:
     inside, outside = cross_cutoff(network())
     torch.testing.assert_close(inside[:4], outside[:4], rtol=0, atol=1e-8)
-    torch.testing.assert_close(inside[4], outside[4], rtol=0, atol=1e-4)
+    torch.testing.assert_close(inside[4], outside[4], rtol=0, atol=1e-6)
 
 
 def test_the_published_cosine_cutoff_would_let_the_slope_of_the_force_jump() -> None:

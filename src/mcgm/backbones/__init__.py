@@ -12,6 +12,7 @@ from mcgm.errors import ConfigError, unknown_name
 BACKBONES: dict[str, str] = {
     "schnet": "mcgm.backbones.schnet:SchNet",
     "painn": "mcgm.backbones.painn:PaiNN",
+    "visnet": "mcgm.backbones.visnet:ViSNet",
 }
 """Own backbones: name -> module and class. Each module has a table `SIZES` of constructor settings."""
 

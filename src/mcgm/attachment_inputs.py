@@ -1,0 +1,100 @@
+"""What a long-range block reads of the atoms when it sits in another library's network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mcgm.batch import Batch, to
+from mcgm.errors import ConfigError
+from mcgm.neighbors import Neighbors, find_neighbors
+from mcgm.structure import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class AtomInputs:
+    """What a block reads of the atoms: atomic numbers, positions (Å), and the structure of each atom (default: one).
+
+    `cell` (Å, lattice vectors as rows) and `pbc` for periodic networks; a cell alone means periodic along all axes.
+    """
+
+    numbers: Int[Tensor, "atom"]
+    positions: Float[Tensor, "atom 3"]
+    molecule: Int[Tensor, "atom"] | None = None
+    cell: Float[Tensor, "molecule 3 3"] | None = None
+    pbc: Bool[Tensor, "molecule 3"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How a batch is made of a model's arguments."""
+
+    inputs: Callable[..., AtomInputs]
+    cutoff: float | None
+
+    def __call__(self, model: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Batch:
+        """The batch, with neighbours where a cutoff was given."""
+        self._check(model, arguments, keywords)
+        atoms = self.inputs(*arguments, **keywords)
+        numbers, positions = atoms.numbers, atoms.positions
+        molecule = torch.zeros_like(numbers) if atoms.molecule is None else atoms.molecule
+        count = int(molecule.max()) + 1 if atoms.cell is None else len(atoms.cell.reshape(-1, 3, 3))
+        cell = positions.new_zeros(count, 3, 3) if atoms.cell is None else atoms.cell.reshape(count, 3, 3)
+        pbc = cell.detach().abs().sum((1, 2)).gt(0)[:, None].expand(count, 3)
+        pbc = pbc if atoms.pbc is None else atoms.pbc.reshape(count, 3).to(pbc)
+        batch = Batch(
+            numbers=numbers,
+            positions=positions,
+            molecule=molecule,
+            cell=cell,
+            pbc=pbc,
+            charge=positions.new_zeros(count),
+            spin=positions.new_zeros(count),
+            neighbors=_NotSearched(),  # type: ignore[arg-type]
+            cutoff=self.cutoff or 0.0,
+            periodic=atoms.cell is not None and bool(pbc.any()),
+        )
+        return batch if self.cutoff is None else batch.replace(neighbors=_search(batch))
+
+    def _check(self, model: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        try:
+            inspect.signature(self.inputs).bind(*arguments, **keywords)
+        except TypeError as error:
+            raise ConfigError(
+                f"inputs cannot be called with the arguments of {model}.forward: {error}. Give attach a "
+                "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
+            ) from error
+
+
+class _NotSearched:
+    """In the place of neighbours: says what to do when a block asks for them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ConfigError(
+            "this long-range block reads neighbours: attach(..., cutoff=5.0) searches them in every pass."
+        )
+
+
+def _search(batch: Batch) -> Neighbors:
+    positions, cell = batch.positions.detach().cpu().double(), batch.cell.detach().cpu().double()
+    structures = []
+    for k in range(batch.n_molecules):
+        atoms = (batch.molecule == k).cpu()
+        structures.append(
+            Structure(
+                numbers=batch.numbers.cpu()[atoms].numpy(),
+                positions=positions[atoms].numpy(),
+                cell=cell[k].numpy(),
+                pbc=batch.pbc[k].cpu().numpy(),
+                name=str(k),
+            )
+        )
+    return to(find_neighbors(structures, batch.cutoff), batch.device)
