@@ -25,8 +25,8 @@ class Batch:
     """Structures side by side, atoms numbered through, with all pairs inside the cutoff.
 
     Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
-    electrons. `periodic` says whether any structure is; `index` holds what a potential derives once from these (triplets, element clusters); see
-    `Potential.index`.
+    electrons. `periodic` says whether any structure is periodic; `index` holds what a potential derives once from these
+    (triplets, element clusters), see `Potential.index`.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -118,7 +118,9 @@ def to(item: T, target: torch.device | torch.dtype | str, *, non_blocking: bool 
             return item.to(target) if item.is_floating_point() else item  # type: ignore[return-value]
         return item.to(target, non_blocking=non_blocking)  # type: ignore[return-value]
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        values = {f.name: to(getattr(item, f.name), target, non_blocking=non_blocking) for f in dataclasses.fields(item)}
+        values = {
+            f.name: to(getattr(item, f.name), target, non_blocking=non_blocking) for f in dataclasses.fields(item)
+        }
         return type(item)(**values)  # type: ignore[return-value]
     if isinstance(item, tuple):
         return tuple(to(value, target, non_blocking=non_blocking) for value in item)  # type: ignore[return-value]

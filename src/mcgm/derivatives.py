@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcgm.batch import Batch
+from mcgm.segments import take
 
 
 class HasEnergy(Protocol):
@@ -53,5 +54,5 @@ def differentiate(
 def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:
     """Positions and cells under the symmetric part of a small strain."""
     symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    moved = torch.einsum("ab,abc->ac", batch.positions, symmetric[batch.molecule])
+    moved = torch.einsum("ab,abc->ac", batch.positions, take(symmetric, batch.molecule))
     return batch.replace(positions=batch.positions + moved, cell=batch.cell + batch.cell @ symmetric)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcgm.errors import StructureError
+from mcgm.segments import take
 from mcgm.structure import Structure
 
 TOO_CLOSE = 0.1
@@ -125,9 +126,9 @@ def edge_vectors(
     molecule: Int[Tensor, "atom"],
 ) -> Edges:
     """Vectors and lengths of the pairs, differentiable in positions and cell."""
-    vector = positions[neighbors.source] - positions[neighbors.target]
+    vector = take(positions, neighbors.source) - take(positions, neighbors.target)
     crossing = neighbors.crossing
-    lattice = cell[molecule[neighbors.target[crossing]]]
+    lattice = take(cell, molecule[neighbors.target[crossing]])
     shift = torch.einsum("ea,eab->eb", neighbors.image[crossing].to(cell.dtype), lattice)
     vector = vector.index_add(0, crossing, shift)
     return Edges(neighbors.source, neighbors.target, vector, torch.linalg.vector_norm(vector, dim=-1))

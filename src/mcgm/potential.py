@@ -166,11 +166,11 @@ class Potential(nn.Module):
         if unknown:
             molecule = batch.molecule[unknown[0]]
             atom = unknown[0] - int(torch.searchsorted(batch.molecule, molecule))
-            known_symbols = " ".join(chemical_symbols[z] for z in self.elements)
+            names = " ".join(chemical_symbols[z] for z in self.elements)
             symbol = chemical_symbols[int(batch.numbers[unknown[0]])]
             raise StructureError(
-                f"structure {int(molecule)} of the batch: atom {atom} is {symbol}, which this potential was not trained "
-                f"on. It knows: {known_symbols}."
+                f"structure {int(molecule)} of the batch: atom {atom} is {symbol}, an element that this potential was "
+                f"not trained on. It knows: {names}."
             )
 
     def energies(

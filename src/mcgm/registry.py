@@ -49,12 +49,16 @@ def build(
         if size not in sizes:
             raise ConfigError(unknown_name(f"size of {backbone}", size, sizes))
         options = sizes[size] | {"cutoff": cutoff} | dict(backbone_options or {})
-        backbone = _call(backbone_class(backbone), options, f"backbone {backbone}")
+        network: Backbone = _call(backbone_class(backbone), options, f"backbone {backbone}")
+    else:
+        network = backbone
     if isinstance(long_range, str):
         if long_range not in BLOCKS:
             raise ConfigError(unknown_name("long-range block", long_range, BLOCKS))
-        long_range = _call(BLOCKS[long_range], dict(long_range_options or {}), f"long-range block {long_range}")
-    return Potential(backbone, long_range, references=references, scale=scale, shift=shift, elements=elements)
+        block: LongRangeSpec = _call(BLOCKS[long_range], long_range_options or {}, f"long-range block {long_range}")
+    else:
+        block = long_range
+    return Potential(network, block, references=references, scale=scale, shift=shift, elements=elements)
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def segment_sum(values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int) -> Float[Tensor, "count *rest"]:
+def take(values: Float[Tensor, "source *rest"], index: Int[Tensor, "row"]) -> Float[Tensor, "row *rest"]:
+    """Rows by index. Its gradient is an `index_add`: unlike that of `values[index]` bitwise repeatable, and faster."""
+    return values.index_select(0, index)
+
+
+def segment_sum(
+    values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int
+) -> Float[Tensor, "count *rest"]:
     """Sum of the rows that share an index; segments without rows are zero."""
     return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
 
@@ -20,7 +27,9 @@ def segment_count(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "count"]
     return index.new_zeros(count).index_add(0, index, torch.ones_like(index))
 
 
-def segment_mean(values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int) -> Float[Tensor, "count *rest"]:
+def segment_mean(
+    values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int
+) -> Float[Tensor, "count *rest"]:
     """Mean of the rows that share an index; segments without rows are zero."""
     size = segment_count(index, count).clamp(min=1).to(values.dtype)
     return segment_sum(values, index, count) / size.reshape(-1, *[1] * (values.dim() - 1))

@@ -55,7 +55,14 @@ class Structure:
             )
         object.__setattr__(self, "numbers", numbers.astype(np.int64))
         n = len(numbers)
-        shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3), "dipole": (3,), "charges": (n,)}
+        shapes = {
+            "positions": (n, 3),
+            "cell": (3, 3),
+            "forces": (n, 3),
+            "stress": (3, 3),
+            "dipole": (3,),
+            "charges": (n,),
+        }
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None:

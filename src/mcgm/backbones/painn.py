@@ -14,7 +14,7 @@ from mcgm.backbones.radial import ENVELOPES, BesselBasis
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -51,8 +51,8 @@ class Message(nn.Module):
         source, target = state.edges.source, state.edges.target
         atoms, channels = state.features.shape
         weight = self.filter(state.basis) * state.envelope
-        scalar, vector, along = (self.source(state.features)[source] * weight).split(channels, dim=-1)
-        moved = state.vectors[source] * vector[:, None] + along[:, None] * state.direction
+        scalar, vector, along = (take(self.source(state.features), source) * weight).split(channels, dim=-1)
+        moved = take(state.vectors, source) * vector[:, None] + along[:, None] * state.direction
         return segment_sum(scalar, target, atoms), segment_sum(moved, target, atoms)
 
 

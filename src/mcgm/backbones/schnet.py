@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from mcgm.backbones.radial import ENVELOPES, GaussianBasis
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -46,7 +45,7 @@ class Interaction(nn.Module):
     def forward(self, state: SchNetState) -> Float[Tensor, "atom channel"]:
         """Residual of the features."""
         weight = self.filter(state.basis) * state.envelope
-        message = self.source(state.features)[state.edges.source] * weight
+        message = take(self.source(state.features), state.edges.source) * weight
         return self.output(segment_sum(message, state.edges.target, len(state.features)))
 
 

@@ -37,7 +37,7 @@ def _compare(config: CompareConfig) -> int:
 
     from mcgm.report import write_report
     from mcgm.report.summary import sentences, summarize
-    from mcgm.report.table import caption, terminal_table
+    from mcgm.report.table import terminal_table
     from mcgm.training.comparison import compare
 
     console = Console()
@@ -45,9 +45,8 @@ def _compare(config: CompareConfig) -> int:
     results = compare(config, output, console)
     write_report(results, output / "cells", output / "report.html")
     rows = summarize(results)
-    console.print(terminal_table(rows, title=f"{results[0].dataset}, {len(config.seeds)} seeds"))
-    console.print(caption(rows), highlight=False)
+    console.print(terminal_table(rows, title=f"{results[0].dataset}, {len(config.seeds)} seed{"s" * (len(config.seeds) > 1)}"))
     for sentence in sentences(rows):
-        console.print(sentence, highlight=False)
+        console.print("".join(phrase.text for phrase in sentence), highlight=False)
     console.print(f"{output / 'report.html'}")
     return 0

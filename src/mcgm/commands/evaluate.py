@@ -81,7 +81,9 @@ def table(rows: Mapping[str, Metrics]) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     for name, item in rows.items():
-        values = (item.energy_mae_mev, item.energy_mae_mev_per_atom, item.energy_rmse_mev)
-        values += (item.force_mae_mev_per_A, item.force_rmse_mev_per_A)
-        grid.add_row(name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in values))
+        values = [item.energy_mae_mev, item.energy_mae_mev_per_atom, item.energy_rmse_mev]
+        forces = [item.force_mae_mev_per_A, item.force_rmse_mev_per_A]
+        grid.add_row(
+            name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in [*values, *forces])
+        )
     return grid

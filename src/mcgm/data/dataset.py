@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mcgm.data.cache import cached
-from mcgm.data.columns import Columns
+from mcgm.data.columns import PER_ATOM, Columns
 from mcgm.data.labels import Labels
 from mcgm.data.readers import keys_found
 from mcgm.data.sample import sample_path
@@ -106,27 +106,28 @@ class Dataset(Sequence[Structure]):
         column = self._columns.energy
         return np.full(len(self), np.nan) if column is None else column[self.indices]
 
+    def lacks(self, quantity: str) -> Bool[np.ndarray, "structure"]:
+        """Which structures have no such label: "energy", "forces", "stress", "dipole" or "charges"."""
+        column = getattr(self._columns, quantity)
+        if column is None:
+            return np.ones(len(self), dtype=bool)
+        rows = self._columns.offsets[self.indices] if quantity in PER_ATOM else self.indices
+        return np.isnan(column[rows]).reshape(len(self), -1).any(axis=1)
+
     @property
     def has_energy(self) -> bool:
-        """Whether every structure has an energy."""
-        return len(self) > 0 and not bool(np.isnan(self.energies).any())
+        """Whether every structure has an energy (and there is one)."""
+        return len(self) > 0 and not self.lacks("energy").any()
 
     @property
     def has_forces(self) -> bool:
-        """Whether every structure has forces."""
-        return self._has_all("forces")
+        """Whether every structure has forces (and there is one)."""
+        return len(self) > 0 and not self.lacks("forces").any()
 
     @property
     def has_stress(self) -> bool:
-        """Whether every structure has a stress."""
-        column = self._columns.stress
-        return column is not None and len(self) > 0 and not bool(np.isnan(column[self.indices, 0, 0]).any())
-
-    def _has_all(self, quantity: str) -> bool:
-        column = getattr(self._columns, quantity)
-        if column is None or len(self) == 0:
-            return False
-        return not bool(np.isnan(column[self._columns.offsets[self.indices], 0]).any())
+        """Whether every structure has a stress (and there is one)."""
+        return len(self) > 0 and not self.lacks("stress").any()
 
     @property
     def composition(self) -> Composition:
@@ -147,23 +148,25 @@ class Dataset(Sequence[Structure]):
         return tuple(int(z) for z in self.composition.elements)
 
     def require(self, *quantities: str) -> None:
-        """Check that every structure has these labels ("energy", "forces", "stress").
+        """Check that every structure has these labels: "energy", "forces", "stress", "dipole", "charges".
 
         Raises:
             DataError: some have not; the message has the structure and the keys found in the file.
         """
         for quantity in quantities:
-            if getattr(self, f"has_{quantity}"):
+            if len(self) == 0:
+                raise DataError(f"{self}: required: at least one structure with {quantity}.")
+            lacking = np.flatnonzero(self.lacks(quantity))
+            if len(lacking) == 0:
                 continue
-            first = next((k for k, s in enumerate(self) if getattr(s, quantity) is None), 0)
-            lacking = (
-                f"structure {first} ({str(self.names[first])!r}) has no {quantity}" if len(self) else "it is empty"
-            )
             found = ""
             if self._source is not None:
                 keys = ", ".join(keys_found(self._source.path, format=self._source.format)) or "none"
-                found = f" Keys found in the file: {keys}. Declare the one that holds it: labels.{quantity}=KEY."
-            raise DataError(f"{self}: {quantity} required for every structure, but {lacking}.{found}")
+                found = f" Keys found in the file: {keys}. Declare the one that holds it (labels.{quantity})."
+            raise DataError(
+                f"{self}: {quantity} required for every structure, but {len(lacking)} have none; the first is "
+                f"{lacking[0]} ({self.names[lacking[0]]}).{found}"
+            )
 
     def __repr__(self) -> str:
         where = f"{self._source.path}: " if self._source else ""

@@ -99,8 +99,8 @@ class Predictions:
             DataError: not an npz file, or arrays that are missing or do not fit together.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {item.name: file[item.name] for item in fields(cls) if item.name in file}
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {item.name: stored[item.name] for item in fields(cls) if item.name in stored}
             return cls(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: not predictions of a run: {error}") from error

@@ -80,17 +80,17 @@ class Recorder(Callback):
         self.started = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: PotentialModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the running errors."""
         if self.reporter is not None and self.reporter.wants_steps and trainer.global_step % BAR_EVERY == 0:
             self.reporter.step(self._state(trainer, pl_module.train_errors))
 
-    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: PotentialModule) -> None:
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Start counting from zero."""
         pl_module.clear_validation()
 
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: PotentialModule) -> None:
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Record, keep the best, decide on going on."""
         loss = pl_module.validation_loss()
         errors = pl_module.validation_errors.reduced()

@@ -46,7 +46,8 @@ def evaluate(potential: Potential, dataset: Dataset, *, forces: bool | None = No
     was_training = potential.training
     potential.eval()
     sums = ErrorSums()
-    energies, predicted_forces, true_forces, names = [], [], [], []
+    energies, predicted_forces, true_forces = [], [], []
+    names: list[str] = []
     for data in batches(potential, dataset):
         with torch.no_grad():
             prediction = potential(data.batch, forces=forces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,8 @@ def labels_of(config: DataConfig) -> Labels | str | None:
         if key not in names:
             raise ConfigError(unknown_name("setting", f"data.keys.{key}", [f"data.keys.{name}" for name in names]))
     optional = tuple(name for name in base.optional if name not in config.keys)
-    return dataclasses.replace(base, **({"optional": optional} | dict(config.keys)))
+    changes: dict[str, Any] = dict(config.keys)
+    return dataclasses.replace(base, optional=optional, **changes)
 
 
 def any_forces(dataset: Dataset) -> bool:

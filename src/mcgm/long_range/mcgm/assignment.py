@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mcgm.segments import rank_in_segment, segment_count, segment_sum
+from mcgm.segments import rank_in_segment, segment_count, segment_sum, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +91,14 @@ class Assignment:
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
         """Every member in exactly one cluster."""
         member = torch.arange(len(cluster), device=cluster.device)
-        return cls(member, cluster, torch.ones(len(cluster), dtype=dtype, device=cluster.device), len(cluster), clusters)
+        return cls(
+            member, cluster, torch.ones(len(cluster), dtype=dtype, device=cluster.device), len(cluster), clusters
+        )
 
     def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
         """Weighted sum over the members of each cluster."""
         weight = self.weight.reshape(-1, *[1] * (values.dim() - 1))
-        return segment_sum(values[self.member] * weight, self.cluster, self.clusters)
+        return segment_sum(take(values, self.member) * weight, self.cluster, self.clusters)
 
     def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
         """Weighted mean over the members of each cluster, zero where it is empty."""
@@ -105,7 +107,7 @@ class Assignment:
 
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""
-        return segment_sum(values[self.cluster] * self.weight[:, None], self.member, self.members)
+        return segment_sum(take(values, self.cluster) * self.weight[:, None], self.member, self.members)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:

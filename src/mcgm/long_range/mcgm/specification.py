@@ -59,7 +59,9 @@ class MCGM(LongRangeSpec):
             object.__setattr__(self, "clusterers", (ByElement(), *(Prototypes(size) for size in sizes)))
         object.__setattr__(self, "clusterers", tuple(self.rules))
         if len(self.rules) != self.levels:
-            raise ConfigError(f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels.")
+            raise ConfigError(
+                f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels."
+            )
 
     @property
     def rules(self) -> tuple[Clusterer, ...]:
@@ -81,7 +83,8 @@ class MCGM(LongRangeSpec):
     def paper(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
         """As published: element clusters, K-means++ above, each cluster's energy counted once."""
         rules = (ByElement(), *(KMeansPlusPlus(reduction) for _ in range(levels - 1)))
-        return cls(**{"levels": levels, "reduction": reduction, "clusterers": rules, "energy_per": "cluster"} | options)
+        settings: dict[str, Any] = {"clusterers": rules, "energy_per": "cluster"} | options
+        return cls(levels=levels, reduction=reduction, **settings)
 
     @classmethod
     def random(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
