@@ -107,13 +107,15 @@
     update();
   };
 
+  // Asked for here, because the library does not fail everywhere where there is none.
+  const probe = document.createElement("canvas");
+  const drawable = Boolean(probe.getContext("webgl2") || probe.getContext("webgl"));
   try {
-    viewer = $3Dmol.createViewer(choose("viewer"), { backgroundAlpha: 0, antialias: true });
+    if (drawable) viewer = $3Dmol.createViewer(choose("viewer"), { backgroundAlpha: 0, antialias: true });
   } catch (error) {
     viewer = null;
   }
-  if (!viewer || !choose("viewer").querySelector("canvas")) {
-    viewer = null;
+  if (!viewer) {
     hint.textContent = "This browser gives no WebGL, so the molecules cannot be drawn; the list below still counts the clusters.";
   } else {
     hint.remove();
