@@ -1,0 +1,1 @@
+"""Potentials in other programs: ASE."""

@@ -1,0 +1,143 @@
+"""ASE calculator: with it come ASE's dynamics, optimisers, NEB and phonons."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from mcgm.batch import Batch
+from mcgm.checkpoint import load
+from mcgm.errors import ConfigError
+from mcgm.interfaces.skin import WideNeighbors
+from mcgm.potential import Potential
+from mcgm.structure import Structure
+
+INFO_KEYS = ("charge", "spin")
+
+
+class MCGMCalculator(Calculator):
+    """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
+
+    Total charge (e) and spin (unpaired electrons) are read from `atoms.info`. `results` also holds `energies`, the
+    atoms' own parts, and `cluster_energy`, what clusters add. Global torch state (default type, seeds, threads, grad
+    mode) is never touched; the potential is copied.
+
+    Args:
+        potential: a potential, or the path of its file.
+        device: torch device.
+        dtype: float32 or float64; default: that of the potential. Dynamics is best in float64.
+        skin: Å around the cutoff; pairs are searched again only once atoms have moved by half of it.
+        allow_jumps: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
+
+    Raises:
+        ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
+        StructureError: at a calculation, an element that the potential does not know; or unusable atoms.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        potential: Potential | str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        skin: float = 0.5,
+        allow_jumps: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if skin < 0:
+            raise ConfigError(f"skin is {skin} Å; required: zero or more.")
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
+        given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
+        if not (given.is_smooth or allow_jumps):
+            raise ConfigError(
+                "the energy of this potential jumps where clusters change (is_smooth is false), so dynamics and "
+                "optimisers are unreliable. Train one with long_range='mcgm', or pass allow_jumps=True."
+            )
+        self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
+        self.skin = skin
+        self.rebuilds = 0
+        self._wide: WideNeighbors | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, charge and spin in `atoms.info` included."""
+        changes = super().check_state(atoms, tol=tol)
+        if self.atoms is not None:
+            changes += [key for key in INFO_KEYS if atoms.info.get(key, 0) != self.atoms.info.get(key, 0)]
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill `results`; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None, "ASE calls calculate with the atoms."
+        structure = _structure(self.atoms)
+        has_stress = bool(structure.pbc.any()) and abs(np.linalg.det(structure.cell)) > 0
+        if "stress" in properties and not has_stress:
+            raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
+        # Inside a caller's inference mode no forces could be differentiated.
+        with torch.inference_mode(False):
+            prediction = self.potential(self._batch(structure), forces=True, stress=has_stress)
+        energy = float(prediction.energy[0])
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": _array(prediction.atom_energy),
+            "forces": _array(prediction.forces),
+            "cluster_energy": float(prediction.cluster_energy[0]),
+        }
+        if has_stress:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
+
+    def _batch(self, structure: Structure) -> Batch:
+        """Batch with the pairs of the last search if they still serve, of a new one if not."""
+        positions = None if self._wide is None else self._wide.unwrapped(structure)
+        if self._wide is None or positions is None:
+            self._wide = WideNeighbors.search(structure, self.potential.cutoff, self.skin)
+            self.rebuilds += 1
+            positions = structure.positions
+        batch = Batch(
+            numbers=torch.from_numpy(structure.numbers),
+            positions=torch.from_numpy(positions),
+            molecule=torch.zeros(len(structure), dtype=torch.int64),
+            cell=torch.from_numpy(structure.cell)[None],
+            pbc=torch.from_numpy(structure.pbc)[None],
+            charge=torch.tensor([structure.charge], dtype=torch.float64),
+            spin=torch.tensor([structure.spin], dtype=torch.float64),
+            neighbors=self._wide.within_cutoff(positions, structure.cell),
+            cutoff=self.potential.cutoff,
+            periodic=bool(structure.pbc.any()),
+        )
+        return batch.to(self.potential.dtype).to(self.potential.device)
+
+
+def _structure(atoms: Atoms) -> Structure:
+    """Geometry, charge and spin, without the labels of an earlier calculation."""
+    return Structure(
+        numbers=atoms.numbers,
+        positions=atoms.positions.copy(),
+        cell=np.array(atoms.cell),
+        pbc=atoms.pbc,
+        charge=float(atoms.info.get("charge", 0.0)),
+        spin=float(atoms.info.get("spin", 0.0)),
+        name=str(atoms.symbols),
+    )
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().double().cpu().numpy()
