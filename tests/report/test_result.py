@@ -67,6 +67,7 @@ def test_numbers_that_are_not_finite_are_refused(result_maker):
 
 def test_only_results_are_read_from_a_folder(comparison):
     (comparison / "settings.json").write_text("{}")
+    (comparison / ".schnet-0.json").write_text('{"kind": "mcgm run')
     assert [(run.variant, run.seed) for run in read_results(comparison)] == [
         ("schnet", 0),
         ("schnet", 1),

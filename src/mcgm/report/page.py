@@ -14,7 +14,7 @@ from mcgm.report.drawing import inline_svg, png_file, svg_file
 from mcgm.report.figures import energy_parity, error_by_size, force_parity, learning_curves, variant_colors
 from mcgm.report.files import write_whole
 from mcgm.report.predictions import ClusteredMolecule, Predictions, load_molecules
-from mcgm.report.result import RunResult, read_results
+from mcgm.report.result import RunResult
 from mcgm.report.summary import Phrase, group_by_variant, notes, number, sentences, summarize
 from mcgm.report.table import caption, html_table, markdown_table
 from mcgm.report.view import asset, view_section
@@ -35,15 +35,6 @@ CAPTIONS = {
         "Test set in groups of about as many molecules each; mean over seeds, band from the best to the worst.",
     ),
 }
-
-
-def report_command(folder: Path, output: Path) -> None:
-    """Report on all results in a folder; see `write_report`.
-
-    Raises:
-        DataError: no results there, or results that cannot be read or compared.
-    """
-    write_report(read_results(folder), folder, output)
 
 
 def write_report(results: Sequence[RunResult], folder: Path, output: Path) -> None:

@@ -157,7 +157,8 @@ def read_results(folder: Path) -> tuple[RunResult, ...]:
     Raises:
         DataError: no result there, or one that cannot be read.
     """
-    paths = sorted(Path(folder).glob("*.json"))
+    # A process that was killed while it wrote leaves a hidden file behind.
+    paths = sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))
     found = [path for path in paths if _is_result(path)]
     if not found:
         raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from mcgm.errors import DataError
 from mcgm.report.result import RunResult
@@ -36,7 +36,7 @@ class Spread:
         """95 % confidence interval of the mean (Student's t), `None` for a single seed."""
         if self.deviation is None:
             return None
-        half = float(student.ppf((1 + CONFIDENCE) / 2, self.count - 1)) * self.deviation / self.count**0.5
+        half = float(stdtrit(self.count - 1, (1 + CONFIDENCE) / 2)) * self.deviation / self.count**0.5
         return self.mean - half, self.mean + half
 
     @property
