@@ -10,15 +10,18 @@ from ase.build import bulk, molecule
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from mcgm.backbones import dimenet, gemnet
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.dimenet import SIZES, DimeNetPlusPlus
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 
 CUTOFF = 4.0
 SF6 = Atoms("SF6", np.concatenate([np.zeros((1, 3)), 1.56 * np.eye(3), -1.56 * np.eye(3)]))
-DIMENET = {"channels": 8, "message_channels": 8, "triplet_channels": 4, "basis_channels": 3, "radial": 3, "degrees": 3}
-NETWORKS = {"dimenet++": (DimeNetPlusPlus, DIMENET, SIZES)}
+WIDTHS = {"channels": 8, "message_channels": 8, "triplet_channels": 4, "basis_channels": 3, "radial": 3, "degrees": 3}
+NETWORKS = {
+    "dimenet++": (dimenet.DimeNetPlusPlus, WIDTHS, dimenet.SIZES),
+    "gemnet-t": (gemnet.GemNetT, WIDTHS | {"bilinear_channels": 4}, gemnet.SIZES),
+}
 WAYS = ["edges", "atom_stream"]
 
 
