@@ -12,6 +12,8 @@ from mcgm.errors import ConfigError, unknown_name
 BACKBONES: dict[str, str] = {
     "schnet": "mcgm.backbones.schnet:SchNet",
     "painn": "mcgm.backbones.painn:PaiNN",
+    "dimenet++": "mcgm.backbones.dimenet:DimeNetPlusPlus",
+    "gemnet-t": "mcgm.backbones.gemnet:GemNetT",
     "visnet": "mcgm.backbones.visnet:ViSNet",
 }
 """Own backbones: name -> module and class. Each module has a table `SIZES` of constructor settings."""
