@@ -13,6 +13,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from mcgm.backbones.visnet import SIZES, ExpNormalBasis, ViSNet
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
+from mcgm.long_range import MCGM
+from mcgm.potential import Potential
+from mcgm.testing import PhysicsSuite
 
 CUTOFF = 4.0
 SF6 = Atoms("SF6", np.concatenate([np.zeros((1, 3)), 1.56 * np.eye(3), -1.56 * np.eye(3)]))
@@ -206,6 +209,11 @@ def test_energy_tells_mirrored_dihedrals_and_angles_apart_from_others() -> None:
         atoms.set_dihedral(2, 0, 1, 3, np.degrees(twist) + 60, indices=[3])
         energies.append(energy_and_forces(visnet, collate(atoms, cutoff=2.5))[0].sum())
     assert (torch.stack(energies).diff().abs() > 1e-6).all()
+
+
+class TestPhysicsWithMCGM(PhysicsSuite):
+    def potential(self) -> Potential:
+        return Potential(network(degree=2), MCGM.smooth(levels=2)).double().eval()
 
 
 # --- edge cases
