@@ -101,6 +101,7 @@ def error_by_size(
             _mean_and_range(
                 panel, rows[0][0], np.stack([row[1] for row in rows]), colors[variant], labels[variant], "o"
             )
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set(xlabel="Atoms per molecule", ylabel=title)
         panel.set_ylim(bottom=0)
     legend(figure, axes[0])
@@ -145,7 +146,8 @@ def _parity(
     """
     columns = min(4, max(2, len(pairs)))
     rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(2.55 * columns + 0.4, 3.05 * rows + 0.2), layout="constrained")
+    side = min(3.3, 10.2 / columns)
+    figure = Figure(figsize=(side * columns + 0.4, (side + 0.5) * rows + 0.2), layout="constrained")
     pairs = {variant: (x[:: -(-len(x) // POINTS)], y[:: -(-len(y) // POINTS)]) for variant, (x, y) in pairs.items()}
     low = min(float(min(x.min(), y.min())) for x, y in pairs.values())
     high = max(float(max(x.max(), y.max())) for x, y in pairs.values())
