@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,18 @@ def count_npz(path: Path, labels: Labels) -> int:
         return len(file[key]) if key else 0
 
 
-def _open(path: Path) -> Any:
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable npz archive ({error}). Was it copied completely?") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise DataError(f"{path}: one bare array; required: an npz archive with {'numbers'!r} and {'positions'!r}.")
-    return file
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    # numpy leaves the file open when it is not an archive, so it is opened here.
+    with path.open("rb") as stream:
+        try:
+            file = np.load(stream, allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path}: not a readable npz archive ({error}). Was it copied completely?") from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: one bare array; required: an npz archive with numbers and positions.")
+        with file:
+            yield file
 
 
 def _load(path: Path, labels: Labels) -> Mapping[str, np.ndarray]:

@@ -1,0 +1,152 @@
+import gzip
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mcgm.data import Labels, open_structures
+from mcgm.data.readers import keys_found
+from mcgm.data.writers import labelled_atoms, write_extxyz, write_npz, write_structures
+from mcgm.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def extxyz(tmp_path, molecules):
+    path = tmp_path / "a@1.extxyz"
+    write_extxyz(molecules, path)
+    return path
+
+
+def test_extxyz_gives_the_structures_back(extxyz, molecules, agree):
+    read = list(open_structures(extxyz))
+    assert all(agree(a, b, 1e-8) for a, b in zip(read, molecules, strict=True))
+
+
+def test_npz_gives_the_structures_back_exactly(tmp_path, molecules, agree):
+    write_npz(molecules, tmp_path / "a.npz")
+    read = list(open_structures(tmp_path / "a.npz"))
+    assert all(agree(a, b) for a, b in zip(read, molecules, strict=True))
+
+
+def test_compressed_text_is_read(extxyz, tmp_path, molecules):
+    (tmp_path / "b.extxyz.gz").write_bytes(gzip.compress(extxyz.read_bytes()))
+    assert len(list(open_structures(tmp_path / "b.extxyz.gz"))) == len(molecules)
+
+
+def test_a_periodic_structure_keeps_cell_and_stress(tmp_path):
+    atoms = Atoms("Na", cell=np.diag([3.0, 4.0, 5.0]), pbc=True, positions=[[0.1, 0.2, 0.3]])
+    atoms.calc = SinglePointCalculator(atoms, energy=-1.0, stress=np.arange(6.0))
+    ase.io.write(tmp_path / "a.extxyz", atoms)
+    (read,) = open_structures(tmp_path / "a.extxyz")
+    np.testing.assert_array_equal(read.cell, np.diag([3.0, 4.0, 5.0]))
+    np.testing.assert_array_equal(read.stress, [[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+    assert read.pbc.all()
+
+
+def test_declared_keys_and_units_are_converted(tmp_path):
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.0]], info={"E": 2.0, "Q": -1})
+    atoms.arrays["grad"] = np.ones((2, 3))
+    ase.io.write(tmp_path / "a.extxyz", atoms)
+    labels = Labels(energy="E", forces="grad", charge="Q", energy_unit="kcal/mol", length_unit="bohr")
+    (read,) = open_structures(tmp_path / "a.extxyz", labels)
+    assert read.energy == pytest.approx(0.0867282, rel=1e-5)
+    assert read.forces[0, 0] == pytest.approx(0.0433641 / 0.529177, rel=1e-5)
+    assert read.positions[1, 2] == pytest.approx(0.529177, rel=1e-6)
+    assert read.charge == -1.0
+
+
+def test_a_missing_key_names_file_entry_and_the_keys_found(extxyz):
+    with pytest.raises(DataError, match=r"entry 0: no energy under the key 'REF_energy'.*Keys found: .*dipole, energy"):
+        list(open_structures(extxyz, Labels(energy="REF_energy")))
+    assert {"energy", "forces", "name", "group"} <= set(keys_found(extxyz))
+
+
+def test_absent_labels_are_none_by_default(tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", Atoms("H", positions=[[0, 0, 0]]))
+    (read,) = open_structures(tmp_path / "a.extxyz")
+    assert read.energy is None
+    assert read.forces is None
+
+
+def test_ase_database_gives_results_and_data(tmp_path, molecules):
+    with ase.db.connect(tmp_path / "a.db") as database:
+        for structure in molecules:
+            database.write(labelled_atoms(structure), data={"U0": np.array([structure.energy * 2])}, level="high")
+    read = list(open_structures(tmp_path / "a.db"))
+    assert [s.energy for s in read] == pytest.approx([s.energy for s in molecules])
+    twice = list(open_structures(tmp_path / "a.db", Labels(energy="U0")))
+    assert [s.energy for s in twice] == pytest.approx([2 * s.energy for s in molecules])
+
+
+def test_trajectory_is_read(tmp_path, molecules):
+    ase.io.write(tmp_path / "a.traj", [labelled_atoms(s) for s in molecules])
+    assert [s.energy for s in open_structures(tmp_path / "a.traj")] == [s.energy for s in molecules]
+
+
+def test_a_file_that_ends_early_is_told(extxyz, tmp_path):
+    lines = extxyz.read_text().splitlines(keepends=True)
+    (tmp_path / "cut.extxyz").write_text("".join(lines[:-2]))
+    with pytest.raises(DataError, match=r"cut.extxyz: ASE cannot read it.*complete"):
+        list(open_structures(tmp_path / "cut.extxyz"))
+
+
+def test_text_that_is_no_structure_is_told(tmp_path):
+    (tmp_path / "a.extxyz").write_text("hello\n")
+    with pytest.raises(DataError, match=r"ASE cannot read it after 0 structures"):
+        list(open_structures(tmp_path / "a.extxyz"))
+
+
+def test_a_position_that_is_not_finite_names_entry_and_atom(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\n\nH 0 0 0\n2\n\nH 0 0 0\nH 0 nan 1\n")
+    with pytest.raises(DataError, match=r"entry 1: .*positions of atom 1 is not finite"):
+        list(open_structures(tmp_path / "a.xyz"))
+
+
+def test_a_label_of_the_wrong_shape_names_its_key(tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.0]], info={"E": [1.0, 2.0]}))
+    with pytest.raises(DataError, match=r"key 'E': is not energy"):
+        list(open_structures(tmp_path / "a.extxyz", Labels(energy="E")))
+
+
+def test_a_writer_leaves_no_half_file_behind(tmp_path, molecules):
+    def broken():
+        yield molecules[0]
+        raise RuntimeError("stop")
+
+    (tmp_path / "a.extxyz").write_text("old")
+    with pytest.raises(RuntimeError, match=r"stop"):
+        write_structures(broken(), tmp_path / "a.extxyz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.extxyz"]
+    assert (tmp_path / "a.extxyz").read_text() == "old"
+    with pytest.raises(ConfigError, match=r"unknown suffix '.cif'"):
+        write_structures(molecules, tmp_path / "a.cif")
+
+
+@pytest.mark.parametrize(
+    ("file", "labels", "count", "energy"),
+    [
+        (
+            "aqm_sample/tests_aqm_small_10.xyz",
+            Labels(energy="REF_energy", forces="REF_forces", dipole="REF_dipole"),
+            10,
+            -32740.790587,
+        ),
+        (
+            "md_small/md17_ethanol_sampledata_kcal.xyz",
+            Labels(energy="energy", forces="forces", energy_unit="kcal/mol"),
+            2000,
+            -4214.509920,
+        ),
+        ("qm7_pbe0/qm7.extxyz.gz", None, 7101, -57.282681),
+        ("water_rpbe_d3/test-H2O_RPBE-D3.xyz", None, 50, -937.561115),
+        ("carbon_chain_4g/input.data", None, 128, None),
+    ],
+)
+def test_published_files_are_read(shared_data, file, labels, count, energy):
+    read = list(open_structures(shared_data / file, labels))
+    assert len(read) == count
+    if energy is not None:
+        assert read[-1].energy == pytest.approx(energy, abs=1e-5)
