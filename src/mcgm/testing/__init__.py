@@ -23,7 +23,7 @@ from mcgm.testing.independence import (
 )
 from mcgm.testing.limits import CutoffStep, cutoff_step, degenerate
 from mcgm.testing.predict import Deviation, Predictor
-from mcgm.testing.suite import PhysicsSuite
+from mcgm.testing.suite import InvarianceSuite, PhysicsSuite
 from mcgm.testing.symmetry import (
     lattice_translation,
     net_force,
@@ -41,6 +41,7 @@ __all__ = [
     "SINGLE",
     "CutoffStep",
     "Deviation",
+    "InvarianceSuite",
     "PathScan",
     "PhysicsSuite",
     "Predictor",

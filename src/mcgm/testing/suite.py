@@ -15,12 +15,12 @@ from mcgm.testing.zoo import zoo
 ANIMALS = ("HCN", "CH4", "alanine dipeptide", "NaCl cell")
 
 
-class PhysicsSuite:
-    """Inherit, name the class `Test…`, define `potential()`: pytest runs every check on it.
+class InvarianceSuite:
+    """Inherit, name the class `Test…`, define `potential()`: pytest checks what must not change the energy.
 
-    Checks of derivatives run in float64 whatever the potential's precision. A potential whose `is_smooth` is false is
-    excused from the path and the copies. Limits and measuring functions are those of `validate_potential`; the numbers
-    of transformations are small, for speed.
+    The checks whose outcome depends on the precision; `PhysicsSuite` adds the others. Limits and measuring functions
+    are those of `validate_potential`; the numbers of transformations are small, for speed. A potential whose
+    `is_smooth` is false is excused from the copies.
 
     Raises:
         AssertionError: with the figure, its limit and unit.
@@ -101,6 +101,39 @@ class PhysicsSuite:
         """On the CPU."""
         _within(independence.repetition(self.potential(), self.structures()), 0.0, "eV", "batch")
 
+    def test_copies_out_of_reach_add_up(self) -> None:
+        """Identical molecules 60 Å apart."""
+        self._only_if_smooth()
+        for structure in self.open():
+            figure = independence.copies_apart(self.potential(), structure)
+            _within(figure, self.tolerance().copies * len(structure), "eV per copy", structure)
+
+    def test_degenerate_structures_are_answered(self) -> None:
+        """One atom, one element, no pairs: finite, and no force on an isolated atom."""
+        _within(limits.degenerate(self.potential()), 0.0, "eV/Å", "degenerate structures")
+
+    def _symmetric(self, check: symmetry.Check) -> None:
+        potential = self.potential()
+        for structure in self.structures():
+            self._equal(check(potential, structure, count=self.count), structure)
+
+    def _equal(self, deviation: Deviation, of: Structure | str) -> None:
+        tolerance = self.tolerance()
+        _within(deviation.energy, tolerance.energy, "eV/atom", of)
+        _within(deviation.forces, tolerance.forces, "eV/Å", of)
+        _within(deviation.stress, tolerance.stress, "eV/Å³", of)
+
+    def _only_if_smooth(self) -> None:
+        if not getattr(self.potential(), "is_smooth", True):
+            raise SkipTest("the potential says that its energy jumps (is_smooth is false).")
+
+
+class PhysicsSuite(InvarianceSuite):
+    """All checks: those of `InvarianceSuite`, and derivatives, which are measured in float64 whatever the precision.
+
+    A potential whose `is_smooth` is false is excused from the path too.
+    """
+
     def test_forces_are_the_negative_slope_of_the_energy(self) -> None:
         """Central differences."""
         potential, limit = in_double(self.potential()), self.tolerance().difference
@@ -135,32 +168,6 @@ class PhysicsSuite:
     def test_nothing_steps_at_the_cutoff(self) -> None:
         """Energy, force and slope of the force."""
         _within(limits.cutoff_step(self.potential()).largest, self.tolerance().cutoff, "eV/Å²", "at the cutoff")
-
-    def test_copies_out_of_reach_add_up(self) -> None:
-        """Identical molecules 60 Å apart."""
-        self._only_if_smooth()
-        for structure in self.open():
-            figure = independence.copies_apart(self.potential(), structure)
-            _within(figure, self.tolerance().copies * len(structure), "eV per copy", structure)
-
-    def test_degenerate_structures_are_answered(self) -> None:
-        """One atom, one element, no pairs: finite, and no force on an isolated atom."""
-        _within(limits.degenerate(self.potential()), 0.0, "eV/Å", "degenerate structures")
-
-    def _symmetric(self, check: symmetry.Check) -> None:
-        potential = self.potential()
-        for structure in self.structures():
-            self._equal(check(potential, structure, count=self.count), structure)
-
-    def _equal(self, deviation: Deviation, of: Structure | str) -> None:
-        tolerance = self.tolerance()
-        _within(deviation.energy, tolerance.energy, "eV/atom", of)
-        _within(deviation.forces, tolerance.forces, "eV/Å", of)
-        _within(deviation.stress, tolerance.stress, "eV/Å³", of)
-
-    def _only_if_smooth(self) -> None:
-        if not getattr(self.potential(), "is_smooth", True):
-            raise SkipTest("the potential says that its energy jumps (is_smooth is false).")
 
 
 def _within(measured: float, limit: float, unit: str, of: Structure | str) -> None:

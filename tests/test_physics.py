@@ -1,0 +1,71 @@
+"""The physics suite over backbones, long-range blocks and precisions, on weights that make every block speak."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from mcgm import build
+from mcgm.backbones.painn import NORM_FLOOR
+from mcgm.testing import InvarianceSuite, PhysicsSuite, zoo
+from mcgm.testing.predict import energies
+
+BACKBONES = ("schnet", "painn")
+BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper")
+
+
+@cache
+def make_potential(backbone, block, dtype):
+    torch.manual_seed(7)
+    potential = build(
+        backbone=backbone, long_range=block, cutoff=5.0, backbone_options={"channels": 16, "radial": 12, "layers": 2}
+    )
+    # fresh weights leave biases and some outputs at zero, where a defect could hide
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return potential.to(dtype).eval()
+
+
+CHOICES = [(backbone, block) for backbone in BACKBONES for block in BLOCKS]
+
+
+def expect_kink(request, backbone):
+    """sqrt(|Vv|² + 1e-8) is a cone where vectors vanish by symmetry: rounding and derivatives suffer. 1e-3 cures it."""
+    if backbone == "painn" and NORM_FLOOR < 1e-3:
+        request.applymarker(
+            pytest.mark.xfail(reason="PaiNN: NORM_FLOOR < 1e-3 kinks symmetric structures", strict=False)
+        )
+
+
+class TestInDouble(PhysicsSuite):
+    count = 3
+
+    @pytest.fixture(autouse=True, params=CHOICES, ids="-".join)
+    def chosen(self, request):
+        self.choice = (*request.param, torch.float64)
+        expect_kink(request, request.param[0])
+
+    def potential(self):
+        return make_potential(*self.choice)
+
+
+class TestInSingle(InvarianceSuite):
+    count = 3
+
+    @pytest.fixture(autouse=True, params=CHOICES, ids="-".join)
+    def chosen(self, request):
+        self.choice = (*request.param, torch.float32)
+        expect_kink(request, request.param[0])
+
+    def potential(self):
+        return make_potential(*self.choice)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_long_range_block_changes_the_energy(backbone, block):
+    structure = zoo()["alanine dipeptide"]
+    with_block = energies(make_potential(backbone, block, torch.float64), [structure])[0]
+    without = energies(make_potential(backbone, "none", torch.float64), [structure])[0]
+    assert (abs(with_block - without) > 1e-3) == (block != "none")
