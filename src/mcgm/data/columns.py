@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from io import BufferedWriter
 from pathlib import Path
@@ -107,22 +108,27 @@ class Columns:
 
 def write_columns(structures: Iterable[Structure], folder: Path, *, chunk: int = 1000) -> int:
     """Stream structures into .npy files of a folder, `chunk` at a time in memory; gives their number."""
-    keys = (*PER_ATOM, *PER_STRUCTURE)
-    files = {key: _Growing(folder / f"{key}.npy", *(PER_ATOM | PER_STRUCTURE)[key]) for key in keys}
     needed = {"numbers", "positions"}
     sizes: list[int] = []
     text: dict[str, list[str]] = {key: [] for key in TEXT}
-    for items in _chunks(structures, chunk):
-        for key, file in files.items():
-            column = _column(key, items)
-            file.append(column)
-            if key not in needed and is_needed(key, column):
-                needed.add(key)
-        sizes += [len(item) for item in items]
-        for key in TEXT:
-            text[key] += [getattr(item, key) for item in items]
-    for key, file in files.items():
-        file.close(keep=key in needed)
+    with ExitStack() as stack:
+        files = {
+            key: stack.enter_context(_Growing(folder / f"{key}.npy", kind, shape))
+            for key, (kind, shape) in (PER_ATOM | PER_STRUCTURE).items()
+        }
+        for items in _chunks(structures, chunk):
+            for key, file in files.items():
+                column = _column(key, items)
+                file.append(column)
+                if key not in needed and is_needed(key, column):
+                    needed.add(key)
+            sizes += [len(item) for item in items]
+            for key in TEXT:
+                text[key] += [getattr(item, key) for item in items]
+        for file in files.values():
+            file.finish()
+    for key in files.keys() - needed:
+        files[key].path.unlink()
     offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     for key, array in {"offsets": offsets, **{key: np.array(text[key], dtype=str) for key in TEXT}}.items():
         with (folder / f"{key}.npy").open("wb") as stream:
@@ -184,14 +190,16 @@ class _Growing:
         self.length += len(array)
         self.stream.write(np.ascontiguousarray(array).tobytes())
 
-    def close(self, *, keep: bool) -> None:
-        if keep:
-            self.stream.seek(0)
-            self._header()
-            _flush(self.stream)
+    def finish(self) -> None:
+        self.stream.seek(0)
+        self._header()
+        _flush(self.stream)
+
+    def __enter__(self) -> _Growing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.stream.close()
-        if not keep:
-            self.path.unlink()
 
 
 def _flush(stream: BufferedWriter) -> None:
