@@ -45,7 +45,8 @@ def _compare(config: CompareConfig) -> int:
     results = compare(config, output, console)
     write_report(results, output / "cells", output / "report.html")
     rows = summarize(results)
-    console.print(terminal_table(rows, title=f"{results[0].dataset}, {len(config.seeds)} seed{"s" * (len(config.seeds) > 1)}"))
+    plural = "s" if len(config.seeds) > 1 else ""
+    console.print(terminal_table(rows, title=f"{results[0].dataset}, {len(config.seeds)} seed{plural}"))
     for sentence in sentences(rows):
         console.print("".join(phrase.text for phrase in sentence), highlight=False)
     console.print(f"{output / 'report.html'}")

@@ -71,15 +71,18 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate over time: linear warm-up, then `cosine` to `final` x lr, or `plateau`, or `constant`.
+    """Learning rate over time: linear warm-up, then `cosine` to `final` x lr, `plateau`, `steps` or `constant`.
 
-    Warm-up is a fraction of all steps, or a number of steps where `warmup_steps` is given. `plateau` multiplies the
-    rate by `factor` when the validation loss has not improved for more than `patience` validations.
+    Warm-up starts at `start` x lr and takes a fraction of all steps, or `warmup_steps` where given. `plateau` multiplies
+    the rate by `factor` when the validation loss has not improved for more than `patience` validations, `steps` at
+    each of the `milestones` (in steps).
     """
 
-    kind: Literal["cosine", "plateau", "constant"] = "cosine"
+    kind: Literal["cosine", "plateau", "steps", "constant"] = "cosine"
     warmup: float = 0.1
     warmup_steps: int | None = None
+    start: float = 0.0
+    milestones: list[int] = field(default_factory=list)
     final: float = 0.01
     factor: float = 0.5
     patience: int = 10

@@ -10,9 +10,16 @@ from typing import Any
 from mcgm.training.config import ScheduleConfig
 
 
-def warm_up(step: int, steps: int) -> float:
-    """Linear from 1/steps to 1; 1 where there is no warm-up."""
-    return min(1.0, (step + 1) / steps) if steps > 0 else 1.0
+@dataclass(frozen=True)
+class WarmUp:
+    """A line from `start` to 1 that ends after so many steps."""
+
+    steps: int
+    start: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """Factor for the step (from 0) that is about to be taken; never zero."""
+        return min(1.0, self.start + (1 - self.start) * (step + 1) / self.steps) if self.steps > 0 else 1.0
 
 
 class Schedule(ABC):
@@ -39,24 +46,25 @@ class Schedule(ABC):
 class Cosine(Schedule):
     """Warm-up, then half a cosine from 1 down to `final` at the last step."""
 
+    warmup: WarmUp
     total: int
-    warmup: int
     final: float
 
     def factor(self, step: int) -> float:
         """See the base class."""
-        if step < self.warmup:
-            return warm_up(step, self.warmup)
-        progress = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
+        begin = self.warmup.steps
+        if step < begin:
+            return self.warmup.factor(step)
+        progress = min(1.0, (step - begin) / max(1, self.total - 1 - begin))
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass
 class Plateau(Schedule):
-    """Warm-up, then smaller by `factor_` whenever the loss has not improved for more than `patience` validations."""
+    """Warm-up; times `decay` whenever the loss has not improved for more than `patience` validations."""
 
-    warmup: int
-    factor_: float
+    warmup: WarmUp
+    decay: float
     patience: int
     scale: float = 1.0
     best: float = math.inf
@@ -64,14 +72,14 @@ class Plateau(Schedule):
 
     def factor(self, step: int) -> float:
         """See the base class."""
-        return warm_up(step, self.warmup) * self.scale
+        return self.warmup.factor(step) * self.scale
 
     def observe(self, loss: float) -> None:
         """Count validations since the best loss, and lower the rate when they are too many."""
         self.waited = 0 if loss < self.best else self.waited + 1
         self.best = min(loss, self.best)
         if self.waited > self.patience:
-            self.scale, self.waited = self.scale * self.factor_, 0
+            self.scale, self.waited = self.scale * self.decay, 0
 
     def state_dict(self) -> dict[str, Any]:
         """See the base class."""
@@ -83,21 +91,24 @@ class Plateau(Schedule):
 
 
 @dataclass
-class Constant(Schedule):
-    """Warm-up, then the peak rate."""
+class Steps(Schedule):
+    """Warm-up; times `decay` from each milestone (in steps) on. Without milestones: constant."""
 
-    warmup: int
+    warmup: WarmUp
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
 
     def factor(self, step: int) -> float:
         """See the base class."""
-        return warm_up(step, self.warmup)
+        return self.warmup.factor(step) * self.decay ** sum(step >= milestone for milestone in self.milestones)
 
 
 def make_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
     """The schedule of a recipe for a training of so many steps."""
-    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * total_steps)
+    length = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * total_steps)
+    warmup = WarmUp(length, config.start)
     if config.kind == "cosine":
-        return Cosine(total_steps, warmup, config.final)
+        return Cosine(warmup, total_steps, config.final)
     if config.kind == "plateau":
         return Plateau(warmup, config.factor, config.patience)
-    return Constant(warmup)
+    return Steps(warmup, tuple(config.milestones) if config.kind == "steps" else (), config.factor)
