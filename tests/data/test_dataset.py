@@ -1,3 +1,4 @@
+import multiprocessing
 import pickle
 import time
 
@@ -108,6 +109,26 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, monkeypatch, mo
     with pytest.raises(DataError, match="no energy under the key 'E'"):
         Dataset.open(tmp_path / "a.extxyz", Labels(energy="E"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.extxyz"]
+
+
+def _energies(path):
+    return Dataset.open(path).energies.tolist()
+
+
+def test_processes_may_convert_at_the_same_time(file, molecules):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        read = pool.map(_energies, [file] * 3, chunksize=1)
+    assert read == [[s.energy for s in molecules]] * 3
+    assert len(caches(file)) == 1
+    assert not list(file.parent.glob(".*"))
+
+
+def test_a_large_file_shows_how_far_it_is(file, monkeypatch, capsys):
+    monkeypatch.setattr("mcgm.data.cache.LARGE", 10)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert len(Dataset.open(file)) == 4
+    assert "Converting data.npz" in capsys.readouterr().err
 
 
 def test_subset_of_a_subset_keeps_the_order(molecules):

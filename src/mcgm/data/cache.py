@@ -69,14 +69,13 @@ def _move(temporary: Path, folder: Path, stamp: dict[str, Any]) -> None:
     """Put a finished cache in its place; another process may have done the same meanwhile."""
     temporary.chmod(0o755)
     for _ in range(3):
-        if _read_stamp(folder) == stamp:
-            return
-        shutil.rmtree(folder, ignore_errors=True)
         try:
-            temporary.replace(folder)
+            temporary.replace(folder)  # refused by the system while there is a cache that is not empty
             return
         except OSError:
-            continue
+            if _read_stamp(folder) == stamp:
+                return
+            shutil.rmtree(folder, ignore_errors=True)
     raise DataError(f"{folder}: cannot be replaced. Remove it and try again.")
 
 
