@@ -30,12 +30,13 @@ def make_potential(backbone, block, dtype):
 CHOICES = [(backbone, block) for backbone in BACKBONES for block in BLOCKS]
 
 
+KINKED = ("forces", "second", "gradgradcheck", "path", "turn", "mirror", "place", "order", "lattice", "batch_mates")
+
+
 def expect_kink(request, backbone):
     """sqrt(|Vv|² + 1e-8) is a cone where vectors vanish by symmetry: rounding and derivatives suffer. 1e-3 cures it."""
-    if backbone == "painn" and NORM_FLOOR < 1e-3:
-        request.applymarker(
-            pytest.mark.xfail(reason="PaiNN: NORM_FLOOR < 1e-3 kinks symmetric structures", strict=False)
-        )
+    if backbone == "painn" and NORM_FLOOR < 1e-3 and any(word in request.node.name for word in KINKED):
+        request.applymarker(pytest.mark.xfail(reason="PaiNN: NORM_FLOOR makes a kink at symmetry", strict=False))
 
 
 class TestInDouble(PhysicsSuite):
