@@ -7,12 +7,16 @@ iterations, never over groups, points or clusters.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcgm.long_range.mcgm.assignment import Nodes
+
+PAIRS_UP_TO = 16
+"""Points per cluster up to which the products of all pairs are computed at once."""
 
 
 @torch.no_grad()
@@ -41,85 +45,89 @@ def kmeans(
     points = members.pad(features if features.dtype == torch.float64 else features.float())
     problem = _Problem(points, members, clusters)
     centers = problem.seed(generator)
-    label = problem.nearest(centers)[0]
+    label, distance = problem.nearest(centers)
     for _ in range(iterations):
-        centers = problem.recenter(label, centers)
-        previous, (label, _) = label, problem.nearest(centers)
+        centers = problem.recenter(label, distance)
+        previous, (label, distance) = label, problem.nearest(centers)
         if label.device.type == "cpu" and torch.equal(label, previous):
             break  # elsewhere asking would wait for the device; settled groups just stay as they are
     return label[members.group, members.rank]
 
 
 class _Problem:
-    """Padded points, relative to the mean of their group for the sake of rounding."""
+    """Padded points, relative to the mean of their group for the sake of rounding.
+
+    Scores are squared distances up to what is the same for all candidates. Candidates whose scores differ by less than
+    rounding can explain are told apart by a key, a projection of their features: not by their order.
+    """
 
     def __init__(self, points: Float[Tensor, "group point channel"], members: Nodes, clusters: Nodes) -> None:
         self.present = members.present
+        self.wanted: Bool[Tensor, "group cluster"] = clusters.present
         size = members.count[:, None, None].clamp(min=1)
         self.points = (points - points.sum(1, keepdim=True) / size) * self.present[..., None]
         self.square = self.points.square().sum(-1)
-        self.wanted: Bool[Tensor, "group cluster"] = clusters.present
-        # scores within this of the best count as ties, which the key then decides
         rounding = torch.finfo(points.dtype).eps ** 0.7
         self.tolerance = rounding * self.square.amax(1, keepdim=True)
         phase = torch.arange(1, points.shape[-1] + 1, device=points.device, dtype=points.dtype) * math.sqrt(2)
         self.direction = torch.cos(phase)
-        self.key = self.points @ self.direction
+        self.bonus = self._bonus(self.points).masked_fill(~self.present, -torch.inf)
+
+    def _bonus(self, candidates: Float[Tensor, "group candidate channel"]) -> Float[Tensor, "group candidate"]:
+        """Between zero and the tolerance, in the order of the keys."""
+        key = candidates @ self.direction
+        low, high = key.aminmax(dim=1, keepdim=True)
+        spread = high - low
+        return self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
 
     def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster channel"]:
         """First centres: k rounds, each adding one point to every group."""
         group = torch.arange(len(self.points), device=self.points.device)
-        chosen = self._pick(self.present.to(self.square.dtype), self.square, generator)
+        chosen = self._pick(torch.ones_like(self.square), self.square, generator)
         distance = torch.full_like(self.square, torch.inf)
-        centers = []
+        seeds = []
+        products = self._products()
         for _ in range(self.wanted.shape[1]):
-            center = self.points[group, chosen]
-            centers.append(center)
-            distance = torch.minimum(distance, self._distance(center[:, None, :])[..., 0])
+            seeds.append(chosen)
+            new = self.square - 2 * products(group, chosen) + self.square[group, chosen][:, None]
+            distance = torch.minimum(distance, new.clamp(min=0))
             chosen = self._pick(distance, distance, generator)
-        return torch.stack(centers, 1)
+        return self.points[group[:, None], torch.stack(seeds, 1)]
+
+    def _products(self) -> Callable[[Tensor, Tensor], Float[Tensor, "group point"]]:
+        """Products of all points with one of each group: from one matrix of all pairs where that is less work."""
+        if self.points.shape[1] > PAIRS_UP_TO * self.wanted.shape[1]:
+            return lambda group, chosen: torch.bmm(self.points, self.points[group, chosen][..., None])[..., 0]
+        pairs = torch.bmm(self.points, self.points.transpose(1, 2))
+        return lambda group, chosen: pairs[group, chosen]
 
     def _pick(self, weight: Tensor, score: Tensor, generator: torch.Generator | None) -> Int[Tensor, "group"]:
         """One present point per group: drawn in proportion to weight, or the one of highest score."""
         if generator is None:
-            score = score.masked_fill(~self.present, -torch.inf)
-            return _best(score, self.key, self.tolerance)
-        # the smallest of exponential waiting times with rates w falls on each point with probability w / sum(w)
-        waiting = torch.empty_like(weight).exponential_(generator=generator)
-        rate = weight.clamp(min=torch.finfo(weight.dtype).tiny)
-        return (waiting / rate).masked_fill(~self.present, torch.inf).argmin(1)
-
-    def _distance(self, centers: Float[Tensor, "group cluster channel"]) -> Float[Tensor, "group point cluster"]:
-        square = self.square[..., None] + centers.square().sum(-1)[:, None, :]
-        return torch.baddbmm(square, self.points, centers.transpose(1, 2), alpha=-2).clamp(min=0)
+            return (score + self.bonus).argmax(1)
+        weight = weight.masked_fill(~self.present, 0)
+        weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, self.present.to(weight.dtype))
+        return torch.multinomial(weight, 1, generator=generator)[:, 0]
 
     def nearest(
         self, centers: Float[Tensor, "group cluster channel"]
     ) -> tuple[Int[Tensor, "group point"], Float[Tensor, "group point"]]:
         """Nearest wanted centre of each point and the squared distance to it."""
-        distance = self._distance(centers).masked_fill(~self.wanted[:, None, :], torch.inf)
-        key = (centers @ self.direction)[:, None, :].expand_as(distance)
-        label = _best(-distance, key, self.tolerance[..., None])
-        return label, distance.gather(2, label[..., None])[..., 0]
+        base = (self._bonus(centers) - centers.square().sum(-1)).masked_fill(~self.wanted, -torch.inf)
+        score, label = torch.baddbmm(base[:, None, :], self.points, centers.transpose(1, 2), alpha=2).max(-1)
+        return label, self.square - score
 
     def recenter(
-        self, label: Int[Tensor, "group point"], centers: Float[Tensor, "group cluster channel"]
+        self, label: Int[Tensor, "group point"], distance: Float[Tensor, "group point"]
     ) -> Float[Tensor, "group cluster channel"]:
-        """Mean of each cluster's points; an empty one moves to the point farthest from its own centre."""
-        member = torch.nn.functional.one_hot(label, centers.shape[1]) * self.present[..., None]
-        size = member.sum(1)
-        mean = torch.bmm(member.to(centers.dtype).transpose(1, 2), self.points) / size[..., None].clamp(min=1)
+        """Mean of each cluster's points; an empty one moves to the point that was farthest from its centre."""
+        cluster = torch.arange(self.wanted.shape[1], device=label.device)[:, None]
+        member = ((label[:, None, :] == cluster) & self.present[:, None, :]).to(self.points.dtype)
+        size = member.sum(2)
+        mean = torch.bmm(member, self.points) / size[..., None].clamp(min=1)
         empty = (size == 0) & self.wanted
-        own = mean.gather(1, label[..., None].expand_as(self.points))
-        away = (self.points - own).square().sum(-1).masked_fill(~self.present, -torch.inf)
-        most = min(centers.shape[1], away.shape[1])
-        farthest = away.topk(most, dim=1).indices
+        most = min(mean.shape[1], label.shape[1])
+        farthest = distance.masked_fill(~self.present, -torch.inf).topk(most, dim=1).indices
         order = (empty.cumsum(1) - 1).clamp(min=0, max=most - 1)
-        restart = self.points.gather(1, farthest.gather(1, order)[..., None].expand_as(centers))
+        restart = self.points.gather(1, farthest.gather(1, order)[..., None].expand_as(mean))
         return torch.where(empty[..., None], restart, mean)
-
-
-def _best(score: Tensor, key: Tensor, tolerance: Tensor) -> Int[Tensor, "..."]:
-    """Index of the highest score along the last axis; among scores tied within the tolerance the highest key."""
-    tied = score >= score.amax(-1, keepdim=True) - tolerance
-    return key.masked_fill(~tied, -torch.inf).argmax(-1)

@@ -1,0 +1,72 @@
+"""How fast is K-means++ on many groups at once, beside a loop over scikit-learn, and is it as good?
+
+    python benchmarks/clustering.py
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from side_by_side import ratio, seconds, store
+from sklearn.cluster import KMeans
+
+from mcgm.long_range.mcgm.assignment import Nodes
+from mcgm.long_range.mcgm.kmeans import kmeans
+
+GROUPS, POINTS, CHANNELS, CLUSTERS, ITERATIONS = 64, 100, 128, 10, 20
+
+
+def inertia(points: np.ndarray, label: np.ndarray) -> float:
+    """Sum of squared distances to the cluster means."""
+    total = 0.0
+    for group, own in zip(points, label, strict=True):
+        for cluster in np.unique(own):
+            members = group[own == cluster]
+            total += float(((members - members.mean(0)) ** 2).sum())
+    return total
+
+
+def measure(points: np.ndarray, rounds: int) -> dict[str, object]:
+    """Ratios of time and inertia for one set of points (group, point, channel)."""
+    flat = torch.from_numpy(points.reshape(-1, CHANNELS))
+    members = Nodes.counted(torch.full((GROUPS,), POINTS))
+    clusters = Nodes.counted(torch.full((GROUPS,), CLUSTERS))
+    generator = torch.Generator().manual_seed(0)
+
+    def ours(chance: torch.Generator | None) -> np.ndarray:
+        label = kmeans(flat, members, clusters, iterations=ITERATIONS, generator=chance)
+        return label.numpy().reshape(GROUPS, POINTS)
+
+    def oracle() -> np.ndarray:
+        settings = {"n_clusters": CLUSTERS, "n_init": 1, "max_iter": ITERATIONS, "random_state": 0}
+        return np.stack([KMeans(**settings).fit_predict(group) for group in points])
+
+    functions = {"deterministic": lambda: ours(None), "drawn": lambda: ours(generator), "scikit-learn loop": oracle}
+    times = seconds(functions, rounds)
+    best = inertia(points, oracle())
+    return {
+        "milliseconds, median": {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()},
+        "times faster, deterministic": ratio(times, "scikit-learn loop", "deterministic"),
+        "times faster, drawn": ratio(times, "scikit-learn loop", "drawn"),
+        "inertia / scikit-learn's, deterministic": round(inertia(points, ours(None)) / best, 4),
+        "inertia / scikit-learn's, drawn": round(inertia(points, ours(generator)) / best, 4),
+    }
+
+
+def main() -> None:
+    """Points without structure, and points around as many centres as there are clusters."""
+    torch.set_num_threads(1)
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(GROUPS, POINTS, CHANNELS)).astype(np.float32)
+    centers = 2 * random.normal(size=(GROUPS, CLUSTERS, CHANNELS)).astype(np.float32)
+    grouped = noise + centers[:, random.integers(0, CLUSTERS, POINTS)]
+    figures = {
+        "question": f"{GROUPS} groups x {POINTS} points x {CHANNELS} channels into {CLUSTERS} clusters, 1 thread",
+        "points without structure": measure(noise, rounds=9),
+        "points around centres": measure(grouped, rounds=9),
+    }
+    store("clustering", figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Time several functions in turns, so that their ratios hold on a noisy machine, and keep what came out."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mcgm.files import replacing
+from mcgm.provenance import provenance
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, one round after another, after one warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(rounds + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: dict[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
+    """Ratio round by round: median and quartiles."""
+    ratios = sorted(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {"median": round(median, 4), "quartile_1": round(low, 4), "quartile_3": round(high, 4)}
+
+
+def store(name: str, figures: dict[str, Any]) -> None:
+    """Print the figures, and write them with command, commit and machine to `benchmarks/results`."""
+    record = figures | {"provenance": provenance(["python", *sys.argv])}
+    with replacing(RESULTS / f"{name}.json") as path:
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=1, ensure_ascii=False))
