@@ -20,10 +20,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="inspect: print JSON instead of tables")
     known = parser.parse_args(arguments)
 
-    from mcgm.data import commands
+    from mcgm.data.commands import convert_command, inspect_command
 
     if known.action == "inspect":
-        commands.inspect_command(known.file, labels=known.labels, json=known.json)
+        inspect_command(known.file, labels=known.labels, json=known.json)
     else:
-        commands.convert_command(known.file, known.output, labels=known.labels)
+        convert_command(known.file, known.output, labels=known.labels)
     return 0

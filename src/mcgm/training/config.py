@@ -73,9 +73,9 @@ class LossConfig:
 class ScheduleConfig:
     """Learning rate over time: linear warm-up, then `cosine` to `final` x lr, `plateau`, `steps` or `constant`.
 
-    Warm-up starts at `start` x lr and takes a fraction of all steps, or `warmup_steps` where given. `plateau` multiplies
-    the rate by `factor` when the validation loss has not improved for more than `patience` validations, `steps` at
-    each of the `milestones` (in steps).
+    Warm-up starts at `start` x lr and takes a fraction of all steps, or `warmup_steps` where given. `plateau`
+    multiplies the rate by `factor` when the validation loss has not improved for more than `patience` validations,
+    `steps` at each of the `milestones` (in steps).
     """
 
     kind: Literal["cosine", "plateau", "steps", "constant"] = "cosine"

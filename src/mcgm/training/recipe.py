@@ -95,7 +95,7 @@ def to_config(content: Mapping[str, Any], kind: type[C], *, source: str = "setti
 
 def _instantiate(parser: ArgumentParser, parse: typing.Callable[[], Namespace], kind: type[C], source: str) -> C:
     try:
-        values = parser.instantiate_classes(parse())
+        values = parser.instantiate(parse())
     except (ArgumentError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {_one_line(str(error))}") from error
     return kind(**{item.name: values[item.name] for item in dataclasses.fields(kind)})  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""The command line, from the outside."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+
+from mcgm.cli import COMMANDS, main
+from mcgm.training.recipe import merge
+
+
+@pytest.fixture
+def recipe_file(small_recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(small_recipe))
+    return path
+
+
+def test_help_comes_without_torch():
+    code = "import sys; from mcgm.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    started = time.perf_counter()
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 5
+    assert all(name in shown.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_shows_an_example(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert f"Example:\n  mcgm {name}" in capsys.readouterr().out
+
+
+def test_train_evaluate_predict_on_a_users_own_file(recipe_file, data_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(recipe_file), "-o", str(run), "--training.epochs", "2"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--part", "val", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with (run / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert found["energy_mae_mev"] / 1000 == pytest.approx(float(best["val_energy_mae_mev"]) / 1000, abs=1e-6)
+    assert found["force_mae_mev_per_A"] == pytest.approx(float(best["val_force_mae_mev_per_A"]), rel=1e-5)
+
+    assert main(["evaluate", str(run), str(data_file), "--json"]) == 0
+    on_all = json.loads(capsys.readouterr().out)
+    output = tmp_path / "predicted.extxyz"
+    assert main(["predict", str(run), str(data_file), "-o", str(output)]) == 0
+    truth, predicted = ase.io.read(data_file, ":"), ase.io.read(output, ":")
+    errors = [abs(a.get_potential_energy() - b.get_potential_energy()) for a, b in zip(truth, predicted, strict=True)]
+    assert 1000 * np.mean(errors) == pytest.approx(on_all["energy_mae_mev"], abs=0.02)
+    assert predicted[0].get_forces().shape == (len(truth[0]), 3)
+
+
+def test_resume_goes_on_where_training_stopped(recipe_file, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", str(recipe_file), "-o", str(run), "--training.epochs", "1"]) == 0
+    assert main(["train", str(recipe_file), "-o", str(run), "--training.epochs", "3"]) == 2
+    assert main(["train", str(recipe_file), "-o", str(run), "--training.epochs", "3", "--resume"]) == 0
+    with (run / "metrics.csv").open() as stream:
+        assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "x.extxyz", "--training.epoch", "3"], "Did you mean 'training.epochs'"),
+        (["train", "x.extxyz", "--training.epochs", "many"], "training.epochs: required: int; got 'many'"),
+        (["train", "missing.extxyz"], "missing.extxyz"),
+        (["train", "missing.yaml"], "missing.yaml"),
+        (["compare", "x.extxyz", "--reference", "other"], "other"),
+        (["compare", "x.extxyz", "--variants", "{a: {model: {sze: small}}}"], "variants.a.model.size"),
+        (["evaluate", "missing.safetensors", "x.extxyz"], "missing.safetensors"),
+        (["predict", "m.safetensors", "x.extxyz", "-o", "out.csv"], ".extxyz"),
+        (["trian"], "Did you mean 'train'"),
+    ],
+)
+def test_mistake_is_one_message_and_exit_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_path, capsys):
+    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0], "processes": 2}
+    recipe["model"].pop("long_range")
+    path, output = tmp_path / "compare.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["compare", str(path), "-o", str(output)]) == 0
+    assert "SchNet + MCGM" in capsys.readouterr().out
+    assert (output / "report.html").stat().st_size > 10_000
+    cells = sorted((output / "cells").glob("*-seed0.json"))
+    assert [cell.name for cell in cells] == ["local-seed0.json", "mcgm-seed0.json"]
+    assert all(json.loads(cell.read_text())["inference_ms_per_molecule"] > 0 for cell in cells)
+    written = [cell.stat().st_mtime_ns for cell in cells]
+    assert main(["compare", str(path), "-o", str(output)]) == 0
+    assert [cell.stat().st_mtime_ns for cell in cells] == written
+
+
+def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):
+    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
+    recipe["variants"] = {"odd": {"model": {"long_range": "nothing"}}}
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["compare", str(path), "-o", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "odd-seed0 failed" in shown
+    assert "unknown long-range block 'nothing'" in shown

@@ -1,0 +1,76 @@
+"""Recipes: what is wrong in one is said before anything else happens."""
+
+from pathlib import Path
+
+import pytest
+
+from mcgm.errors import ConfigError
+from mcgm.training.config import CompareConfig, ScheduleConfig, TrainConfig
+from mcgm.training.recipe import merge, overrides, read_recipe, to_config
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training": {"epoch": 5}}, "Did you mean 'training.epochs'"),
+        ({"trainin": {}}, "Did you mean 'training'"),
+        ({"training": {"epochs": "many"}}, "training.epochs: required: int; got 'many'"),
+        ({"training": {"loss": {"kind": "l3"}}}, "training.loss.kind"),
+        ({"training": 3}, "training: required: a section of settings"),
+        ({"model": {"cutoff": None}}, "model.cutoff: required: float; got None"),
+        ({"data": {"split": {"train": "x"}}}, "data.split.train"),
+        ({"variants": {"a": {"lable": "A"}}}, "Did you mean 'variants.a.label'"),
+    ],
+)
+def test_wrong_setting_is_an_error_that_names_the_key(content, message):
+    with pytest.raises(ConfigError) as caught:
+        to_config(content, CompareConfig)
+    assert message in str(caught.value)
+
+
+def test_values_reach_the_dataclasses_with_their_types():
+    config = to_config({"training": {"learning_rate": "1e-3", "schedule": {"kind": "plateau"}}}, TrainConfig)
+    assert config.training.learning_rate == 1e-3
+    assert config.training.schedule == ScheduleConfig(kind="plateau")
+
+
+def test_command_line_settings_nest_and_later_ones_win():
+    found = overrides(["--training.epochs", "5", "--data.path=x.xyz", "--training.epochs=7"], TrainConfig)
+    assert found == {"training": {"epochs": 7}, "data": {"path": "x.xyz"}}
+    assert merge({"training": {"epochs": 1, "seed": 2}}, found)["training"] == {"epochs": 7, "seed": 2}
+
+
+def test_setting_without_value_is_an_error():
+    with pytest.raises(ConfigError, match="--training.epochs: required: a value"):
+        overrides(["--training.epochs"], TrainConfig)
+
+
+def test_variant_changes_the_model_only():
+    config = CompareConfig()
+    cell = config.cell("local", 5, "out")
+    assert cell.model.long_range == "none"
+    assert cell.training.seed == 5
+    assert cell.data == config.data
+
+
+def test_variant_with_an_unknown_model_setting_is_an_error():
+    config = to_config({"variants": {"a": {"model": {"long_rnge": "none"}}}}, CompareConfig)
+    with pytest.raises(ConfigError, match=r"variants\.a\.model\.long_range"):
+        config.cell("a", 0, "out")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shipped_recipe_is_valid(path):
+    kind = CompareConfig if path.name == "sample.yaml" else TrainConfig
+    to_config(read_recipe(path, kind), kind, source=str(path))
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- 1", "a mapping of settings")])
+def test_broken_recipe_is_an_error_that_names_the_file(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_recipe(path, TrainConfig)
+    assert str(path) in str(caught.value)
