@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from mcgm import build
-from mcgm.backbones.painn import NORM_FLOOR
 from mcgm.testing import InvarianceSuite, PhysicsSuite, zoo
 from mcgm.testing.predict import energies
 
@@ -30,22 +29,12 @@ def make_potential(backbone, block, dtype):
 CHOICES = [(backbone, block) for backbone in BACKBONES for block in BLOCKS]
 
 
-KINKED = ("forces", "second", "gradgradcheck", "path", "turn", "mirror", "place", "order", "lattice", "batch_mates")
-
-
-def expect_kink(request, backbone):
-    """sqrt(|Vv|² + 1e-8) is a cone where vectors vanish by symmetry: rounding and derivatives suffer. 1e-3 cures it."""
-    if backbone == "painn" and NORM_FLOOR < 1e-3 and any(word in request.node.name for word in KINKED):
-        request.applymarker(pytest.mark.xfail(reason="PaiNN: NORM_FLOOR makes a kink at symmetry", strict=False))
-
-
 class TestInDouble(PhysicsSuite):
     count = 3
 
     @pytest.fixture(autouse=True, params=CHOICES, ids="-".join)
     def chosen(self, request):
         self.choice = (*request.param, torch.float64)
-        expect_kink(request, request.param[0])
 
     def potential(self):
         return make_potential(*self.choice)
@@ -57,7 +46,6 @@ class TestInSingle(InvarianceSuite):
     @pytest.fixture(autouse=True, params=CHOICES, ids="-".join)
     def chosen(self, request):
         self.choice = (*request.param, torch.float32)
-        expect_kink(request, request.param[0])
 
     def potential(self):
         return make_potential(*self.choice)

@@ -22,10 +22,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"channels": 64, "radial": 20, "layers": 3},
 }
 
-NORM_FLOOR = 1e-8
-"""Added under the square root of |V v|², so that its gradient is finite where the vector is zero."""
-
-
 @dataclass(frozen=True, eq=False)
 class PaiNNState:
     """Scalars s and vectors v of the atoms, and what every layer reads of the edges."""
@@ -59,15 +55,16 @@ class Message(nn.Module):
 class Update(nn.Module):
     """Residuals from the atom's own scalars and vectors (Eqs. 9 and 10)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, softness: float) -> None:
         super().__init__()
+        self.floor = softness**2
         self.mix = nn.Linear(channels, 2 * channels, bias=False)
         self.gate = nn.Sequential(nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, 3 * channels))
 
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
         u, v = self.mix(state.vectors).chunk(2, dim=-1)
-        norm = torch.sqrt(v.square().sum(1) + NORM_FLOOR)
+        norm = torch.sqrt(v.square().sum(1) + self.floor)
         gate_vv, gate_sv, gate_ss = self.gate(torch.cat([state.features, norm], dim=-1)).chunk(3, dim=-1)
         return gate_ss + gate_sv * (u * v).sum(1), gate_vv[:, None] * u
 
@@ -77,6 +74,8 @@ class PaiNN(Backbone):
 
     Chosen because the published equations are complete without them; parameter counts agree within 0.1 %. The cutoff is
     a polynomial envelope with vanishing first and second derivatives (`envelope="cosine"` gives the published one).
+    Norms are sqrt(|V v|² + softness²): without it they have a kink where symmetry makes a vector vanish, and forces
+    jump there.
     """
 
     def __init__(
@@ -87,13 +86,16 @@ class PaiNN(Backbone):
         layers: int = 3,
         cutoff: float = 6.0,
         envelope: str = "polynomial",
+        softness: float = 0.03,
     ) -> None:
-        super().__init__(channels=channels, layers=layers, cutoff=cutoff, radial=radial, envelope=envelope)
+        super().__init__(
+            channels=channels, layers=layers, cutoff=cutoff, radial=radial, envelope=envelope, softness=softness
+        )
         self.embedding = nn.Embedding(HEAVIEST + 1, channels)
         self.basis = BesselBasis(cutoff, radial)
         self.envelope = ENVELOPES[envelope](cutoff)
         self.messages = nn.ModuleList(Message(channels, radial) for _ in range(layers))
-        self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
+        self.updates = nn.ModuleList(Update(channels, softness) for _ in range(layers))
         self.head = EnergyHead(channels)
         for module in self.modules():
             if isinstance(module, nn.Linear):
