@@ -12,6 +12,7 @@ from mcgm.testing.derivatives import (
     second_derivatives,
     stress_finite_differences,
 )
+from mcgm.testing.dynamics import energy_drift
 from mcgm.testing.independence import (
     batch_mates,
     copies_apart,
@@ -53,6 +54,7 @@ __all__ = [
     "cutoff_step",
     "degenerate",
     "degenerate_structures",
+    "energy_drift",
     "finite_differences",
     "gradgradcheck",
     "gradient_leak",

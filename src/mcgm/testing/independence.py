@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mcgm.structure import Structure
-from mcgm.testing.predict import Deviation, Predictor, collate, energies, predict
+from mcgm.testing.predict import Deviation, Predictor, collate, energies, largest, predict
 
 FAR_APART = 60.0
 """Å; beyond every cutoff times every number of layers in use."""
@@ -38,7 +38,7 @@ def gradient_leak(potential: Predictor, structures: Sequence[Structure]) -> floa
     for k in range(len(structures)):
         (gradient,) = torch.autograd.grad(energy[k], positions, retain_graph=True, allow_unused=True)
         if gradient is not None:
-            leak = max([leak, *gradient[batch.molecule != k].abs().flatten().tolist()])
+            leak = largest([leak, *gradient[batch.molecule != k].abs().flatten().tolist()])
     return leak
 
 

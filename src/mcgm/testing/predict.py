@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,11 @@ class Predictor(Protocol):
 P = TypeVar("P", bound=Predictor)
 
 
+def largest(values: Iterable[float]) -> float:
+    """The largest value, not a number if any is not (Python's `max` would drop it); zero for none."""
+    return float(np.max([*values, 0.0]))
+
+
 @dataclass(frozen=True)
 class Deviation:
     """Largest difference between predictions that should be equal: eV per atom, eV/Å, eV/Å³."""
@@ -37,7 +42,8 @@ class Deviation:
 
     def __or__(self, other: Deviation) -> Deviation:
         """The larger of both, part by part."""
-        return Deviation(max(self.energy, other.energy), max(self.forces, other.forces), max(self.stress, other.stress))
+        parts = ((self.energy, other.energy), (self.forces, other.forces), (self.stress, other.stress))
+        return Deviation(*(largest(pair) for pair in parts))
 
     @classmethod
     def between(cls, first: Structure, second: Structure) -> Deviation:
