@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mcgm import build
-from mcgm.testing import InvarianceSuite, PhysicsSuite, zoo
+from mcgm.testing import DOUBLE, InvarianceSuite, PhysicsSuite, cutoff_step, unlike_apart, zoo
 from mcgm.testing.predict import energies
 
 BACKBONES = ("schnet", "painn")
@@ -58,3 +58,23 @@ def test_the_long_range_block_changes_the_energy(backbone, block):
     with_block = energies(make_potential(backbone, block, torch.float64), [structure])[0]
     without = energies(make_potential(backbone, "none", torch.float64), [structure])[0]
     assert (abs(with_block - without) > 1e-3) == (block != "none")
+
+
+def test_the_published_cosine_cutoff_steps_in_the_slope_of_the_force_and_the_polynomial_does_not():
+    steps = {}
+    for envelope in ("cosine", "polynomial"):
+        torch.manual_seed(0)
+        steps[envelope] = cutoff_step(build(long_range="none", backbone_options={"envelope": envelope}).eval())
+    assert steps["cosine"].slope > 1e-6
+    assert steps["polynomial"].largest < DOUBLE.cutoff
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_hierarchy_per_molecule_does_not_feel_a_far_unlike_molecule(backbone):
+    torch.manual_seed(0)
+    options = {"backbone": backbone, "long_range": "mcgm", "cutoff": 5.0}
+    animals = zoo()
+    pair = animals["caffeine"], animals["CH4"]
+    by_molecule = build(**options, long_range_options={"scope": "molecule"}).double().eval()
+    assert unlike_apart(by_molecule, *pair) < 1e-11
+    assert unlike_apart(build(**options).double().eval(), *pair) > 1e-3

@@ -18,7 +18,9 @@ from mcgm.structure import Structure
 class Predictor(Protocol):
     """What the checks need of a potential: a cutoff (Å), and energies and forces for a batch."""
 
-    cutoff: float
+    @property
+    def cutoff(self) -> float:
+        """Å."""
 
     def __call__(self, batch: Batch, *, forces: bool = ..., stress: bool = ...) -> Any:
         """Prediction with `energy` (molecule), `forces` (atom, 3) and, if asked for, `stress` (molecule, 3, 3)."""
