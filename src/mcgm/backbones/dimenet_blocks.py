@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from mcgm.backbones.directional import EdgePairs, convolve_pairs
 from mcgm.neighbors import Edges
@@ -65,10 +65,11 @@ class EmbeddingBlock(nn.Module):
     def forward(
         self, numbers: Int[Tensor, "atom"], radial: Float[Tensor, "edge radial"], edges: Edges
     ) -> Float[Tensor, "edge message"]:
-        """Messages from source to target."""
+        """Messages from source to target; the part of the atoms is mapped once per atom, not once per edge."""
         element = self.elements(numbers)
-        parts = [element[edges.target], element[edges.source], silu(self.radial(radial))]
-        return silu(self.mix(torch.cat(parts, dim=1)))
+        received, sent, own = self.mix.weight.chunk(3, dim=1)
+        ends = linear(element, received)[edges.target] + linear(element, sent)[edges.source]
+        return silu(ends + linear(silu(self.radial(radial)), own, self.mix.bias))
 
 
 class InteractionBlock(nn.Module):

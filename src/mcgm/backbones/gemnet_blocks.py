@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from mcgm.backbones.angular import exact_constant
 from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
@@ -54,11 +54,16 @@ class Dense(nn.Linear):
 
 
 class ActivatedDense(Dense):
-    """Linear layer without bias, then silu / 0.6, which keeps the variance of standard normal inputs."""
+    """Linear layer without bias and its activation."""
 
     def forward(self, x: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
         """Activated features."""
-        return silu(super().forward(x)) / 0.6
+        return scaled_silu(super().forward(x))
+
+
+def scaled_silu(x: Tensor) -> Tensor:
+    """Activation that keeps the variance of standard normal inputs."""
+    return silu(x) / 0.6
 
 
 class Residual(nn.Module):
@@ -153,11 +158,11 @@ def circular_weight(degrees: int, size: int, basis: int) -> Float[Tensor, "degre
 
 
 class EdgeEmbedding(nn.Module):
-    """Edge features from the atoms at both ends and features of the edge."""
+    """Edge features from the atoms at both ends and features of the edge, through one dense layer."""
 
     def __init__(self, atoms: int, inputs: int, messages: int) -> None:
         super().__init__()
-        self.dense = ActivatedDense(2 * atoms + inputs, messages)
+        self.dense = Dense(2 * atoms + inputs, messages)
 
     def forward(
         self,
@@ -166,8 +171,11 @@ class EdgeEmbedding(nn.Module):
         source: Int[Tensor, "edge"],
         target: Int[Tensor, "edge"],
     ) -> Float[Tensor, "edge message"]:
-        """New edge features."""
-        return self.dense(torch.cat([atom[source], atom[target], edge], dim=1))
+        """New edge features; the part of the atoms is mapped once per atom, not once per edge."""
+        width = atom.shape[1]
+        sent, received, own = self.dense.weight.split([width, width, edge.shape[1]], dim=1)
+        ends = linear(atom, sent).index_select(0, source) + linear(atom, received).index_select(0, target)
+        return scaled_silu(ends + linear(edge, own))
 
 
 class AtomUpdate(nn.Module):
