@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,15 +23,6 @@ TINY = {
     "radial": 3,
     "degrees": 3,
 }
-
-
-@pytest.fixture
-def double_by_default() -> Iterator[None]:
-    """The oracles keep constants in the default type, and a cast cannot give the lost digits back."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def network(**options: object) -> DimeNetPlusPlus:

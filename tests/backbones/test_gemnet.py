@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,15 +27,6 @@ TINY = {
     "degrees": 4,
     "depths": (1, 2, 1, 2),
 }
-
-
-@pytest.fixture
-def double_by_default() -> Iterator[None]:
-    """The oracle keeps its constants in the default type, and a cast cannot give the lost digits back."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def network(**options: object) -> GemNetT:
