@@ -3,6 +3,7 @@
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -12,6 +13,15 @@ SMALL = {
     "cutoff": 3.0,
     "backbone_options": {"channels": 8, "filters": 8, "radial": 8, "layers": 2},
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Models this small lose by threads, and threads that wait for each other lose most."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def make_labelled(count, *, forces=True, seed=0):

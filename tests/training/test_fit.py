@@ -12,6 +12,7 @@ from mcgm.errors import ConfigError, DataError, TrainingError
 from mcgm.training.callbacks import LastCheckpoint
 from mcgm.training.config import TrainConfig
 from mcgm.training.fit import final_metrics, train
+from mcgm.training.module import PotentialModule
 from mcgm.training.recipe import merge, to_config
 
 
@@ -44,9 +45,17 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("block", ["mcgm", "mcgm_paper"])
-def test_resumed_training_equals_one_that_never_stopped(small_recipe, tmp_path, monkeypatch, block):
-    recipe = merge(small_recipe, {"model": {"long_range": block}, "training": {"schedule": {"kind": "plateau"}}})
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"long_range": "mcgm"},
+        {"long_range": "mcgm_paper"},
+        {"long_range": "mcgm_random", "long_range_options": {"recluster": "epoch"}},
+    ],
+    ids=["smooth", "paper", "epoch"],
+)
+def test_resumed_training_equals_one_that_never_stopped(small_recipe, tmp_path, monkeypatch, model):
+    recipe = merge(small_recipe, {"model": model, "training": {"schedule": {"kind": "plateau"}}})
     config = configured(recipe, epochs=4)
     train(config, tmp_path / "whole")
     save = LastCheckpoint.on_train_epoch_end
@@ -67,6 +76,25 @@ def test_resumed_training_equals_one_that_never_stopped(small_recipe, tmp_path, 
     assert [point.epoch for point in resumed.curves] == [1, 2, 3, 4]
     models = [load(tmp_path / name / "model.safetensors").state_dict() for name in ("whole", "parts")]
     assert_equal(dict(models[0]), dict(models[1]))
+
+
+def test_labels_hold_for_an_epoch_when_asked_to(small_recipe, tmp_path, monkeypatch):
+    """In training every batch of an epoch is given the labels that were found before its first step."""
+    recipe = merge(small_recipe, {"model": {"long_range": "mcgm_paper", "long_range_options": {"recluster": "epoch"}}})
+    steps = []
+    original = PotentialModule.training_step
+
+    def watched(self, data, batch_idx):
+        steps.append((self.current_epoch, batch_idx, len(self.epoch_clusters)))
+        members = self.epoch_clusters[batch_idx][0][0].members
+        assert members == data.batch.n_atoms
+        return original(self, data, batch_idx)
+
+    monkeypatch.setattr(PotentialModule, "training_step", watched)
+    train(configured(recipe, epochs=2), tmp_path)
+    for epoch in (0, 1):
+        batches = [(batch, known) for number, batch, known in steps if number == epoch]
+        assert batches == [(k, len(batches)) for k in range(len(batches))]
 
 
 def test_training_lowers_the_errors(small_recipe, tmp_path):

@@ -43,7 +43,7 @@ def test_command_line_settings_nest_and_later_ones_win():
 
 
 def test_setting_without_value_is_an_error():
-    with pytest.raises(ConfigError, match="--training.epochs: required: a value"):
+    with pytest.raises(ConfigError, match=r"--training\.epochs: required: a value"):
         overrides(["--training.epochs"], TrainConfig)
 
 

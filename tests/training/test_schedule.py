@@ -1,5 +1,7 @@
 """Learning-rate schedules at the steps that define them."""
 
+import itertools
+
 import pytest
 
 from mcgm.training.config import ScheduleConfig
@@ -12,7 +14,7 @@ def test_cosine_rises_linearly_then_falls_to_its_final_value():
     assert factors[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
     assert factors[10] == 1.0
     assert factors[-1] == pytest.approx(0.01)
-    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
 
 
 def test_milestones_multiply_and_warm_up_starts_where_told():

@@ -31,6 +31,7 @@ class PotentialModule(lightning.LightningModule):
         self.config = config
         self.schedule = schedule
         self.forces = forces
+        self.epoch_clusters: list[tuple[tuple[Assignment, ...], ...]] = []
         self.clear_training()
         self.clear_validation()
 
@@ -44,9 +45,26 @@ class PotentialModule(lightning.LightningModule):
         self.validation_errors = ErrorSums()
         self.validation_sums = torch.zeros(2, 2, dtype=torch.float64)
 
-    def clusters(self, data: LabelledBatch) -> tuple[tuple[Assignment, ...], ...] | None:
-        """Prescribed clusters of the structures in a batch; None: the potential finds its own."""
-        return None
+    def on_train_epoch_start(self) -> None:
+        """With `recluster="epoch"`: cluster all batches of the epoch with the weights that it starts with.
+
+        A structure is in one batch of an epoch, so labels of batches are labels of structures (arXiv:2509.22028:
+        clustering is "re-executed at each training epoch").
+        """
+        self.epoch_clusters = []
+        if getattr(self.potential.specification, "recluster", "forward") != "epoch":
+            return
+        generator = self._generator(-1 - self.current_epoch)
+        for data in self.trainer.train_dataloader:
+            batch = data.to(self.device).batch
+            with torch.no_grad():
+                layers = self.potential(batch, forces=False, generator=generator).clusters
+            self.epoch_clusters.append(tuple(tuple(level.assignment for level in layer) for layer in layers))
+
+    def _generator(self, number: int) -> torch.Generator:
+        """A source of chance that depends on seed, number and rank alone."""
+        seed = (self.config.seed * 1_000_003 + number) * self.trainer.world_size + self.global_rank
+        return torch.Generator(device=self.device).manual_seed(seed)
 
     def training_step(self, data: LabelledBatch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -54,9 +72,12 @@ class PotentialModule(lightning.LightningModule):
         Raises:
             TrainingError: the loss is not finite; names the structures.
         """
-        seed = (self.config.seed * 1_000_003 + self.global_step) * self.trainer.world_size + self.global_rank
-        generator = torch.Generator(device=self.device).manual_seed(seed)
-        prediction = self.potential(data.batch, forces=self.forces, clusters=self.clusters(data), generator=generator)
+        prediction = self.potential(
+            data.batch,
+            forces=self.forces,
+            clusters=self.epoch_clusters[batch_idx] if self.epoch_clusters else None,
+            generator=self._generator(self.global_step),
+        )
         terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss)
         counts = terms.counts.clone()
         if self.trainer.world_size > 1:
