@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import mcgm
-from mcgm.errors import CheckpointError, MCGMError
+from mcgm.errors import CheckpointError
 from mcgm.files import replacing
 from mcgm.potential import Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
@@ -66,9 +66,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
         potential = Potential(
             restore_backbone(header["backbone"]), restore_block(header["long_range"]), elements=header["elements"]
         )
-    except (MCGMError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the header does not describe a model: {error}") from error
-    potential = potential.to(tensors["scale"].dtype if "scale" in tensors else torch.float32)
+        potential = potential.to(tensors["scale"].dtype)
+    except Exception as error:  # a damaged header can make any constructor fail in any way
+        raise CheckpointError(f"{path}: the header does not describe a model: {error!r}") from error
     try:
         potential.load_state_dict(tensors)
     except RuntimeError as error:
@@ -92,8 +92,10 @@ def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, torch
     try:
         header = json.loads(metadata["mcgm"])
         version = int(header["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: the header is damaged ({error}).") from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header is damaged ({error!r}).") from error
+    if version < FORMAT and version not in UPGRADES:
+        raise CheckpointError(f"{path}: format version {version} never existed; the header is damaged.")
     if version > FORMAT:
         raise CheckpointError(
             f"{path}: format version {version}; this mcgm {mcgm.__version__} reads up to {FORMAT}. Upgrade mcgm."

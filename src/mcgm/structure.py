@@ -67,7 +67,10 @@ class Structure:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _array(self, name, value, shape))
-        object.__setattr__(self, "pbc", np.array(np.broadcast_to(np.asarray(self.pbc, dtype=bool), (3,))))
+        pbc = np.asarray(self.pbc, dtype=bool)
+        if pbc.shape not in ((), (3,)):
+            raise StructureError(f"{self}: pbc has shape {pbc.shape}; required: one value, or one for each axis.")
+        object.__setattr__(self, "pbc", np.array(np.broadcast_to(pbc, (3,))))
         for name in ("charge", "spin", "energy"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
@@ -89,8 +92,8 @@ class Structure:
         """From ASE: labels come from the attached calculator's stored results, charge and spin from `atoms.info`."""
         return cls(
             numbers=atoms.numbers,
-            positions=atoms.positions,
-            cell=np.asarray(atoms.cell),
+            positions=atoms.get_positions(),  # copies: ASE moves its atoms in place
+            cell=atoms.cell.array.copy(),
             pbc=atoms.pbc,
             charge=float(atoms.info.get("charge", 0.0)),
             spin=float(atoms.info.get("spin", 0.0)),

@@ -78,7 +78,7 @@ class Nodes:
 class Assignment:
     """Rows of (member, cluster, weight): one per member where clusters are hard, several where they are soft.
 
-    The weights of a member sum to one. A cluster may be empty: it then takes no part.
+    The weights of a member sum to one. A cluster may be empty: its mean is zero, and its energy does not count.
     """
 
     member: Int[Tensor, "row"]

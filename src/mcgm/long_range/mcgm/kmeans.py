@@ -46,10 +46,13 @@ def kmeans(
     problem = _Problem(points, members, clusters)
     centers = problem.seed(generator)
     label, distance = problem.nearest(centers)
+    moving = torch.ones_like(members.count, dtype=torch.bool)[:, None]
     for _ in range(iterations):
         centers = problem.recenter(label, distance)
-        previous, (label, distance) = label, problem.nearest(centers)
-        if label.device.type == "cpu" and torch.equal(label, previous):
+        proposed, distance = problem.nearest(centers)
+        moving = moving & ((proposed != label) & problem.present).any(1, keepdim=True)
+        label = torch.where(moving, proposed, label)
+        if label.device.type == "cpu" and not moving.any():
             break  # elsewhere asking would wait for the device; settled groups just stay as they are
     return label[members.group, members.rank]
 
@@ -71,14 +74,18 @@ class _Problem:
         self.tolerance = rounding * self.square.amax(1, keepdim=True)
         phase = torch.arange(1, points.shape[-1] + 1, device=points.device, dtype=points.dtype) * math.sqrt(2)
         self.direction = torch.cos(phase)
-        self.bonus = self._bonus(self.points).masked_fill(~self.present, -torch.inf)
+        self.bonus = self._bonus(self.points, self.present)
 
-    def _bonus(self, candidates: Float[Tensor, "group candidate channel"]) -> Float[Tensor, "group candidate"]:
-        """Between zero and the tolerance, in the order of the keys."""
+    def _bonus(
+        self, candidates: Float[Tensor, "group candidate channel"], real: Bool[Tensor, "group candidate"]
+    ) -> Float[Tensor, "group candidate"]:
+        """Between zero and the tolerance, in the order of the keys; minus infinity where there is no candidate."""
         key = candidates @ self.direction
+        key = torch.where(real, key, key[:, :1])  # every group has a first candidate
         low, high = key.aminmax(dim=1, keepdim=True)
         spread = high - low
-        return self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
+        bonus = self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
+        return bonus.masked_fill(~real, -torch.inf)
 
     def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster channel"]:
         """First centres: k rounds, each adding one point to every group."""
@@ -113,7 +120,7 @@ class _Problem:
         self, centers: Float[Tensor, "group cluster channel"]
     ) -> tuple[Int[Tensor, "group point"], Float[Tensor, "group point"]]:
         """Nearest wanted centre of each point and the squared distance to it."""
-        base = (self._bonus(centers) - centers.square().sum(-1)).masked_fill(~self.wanted, -torch.inf)
+        base = self._bonus(centers, self.wanted) - centers.square().sum(-1)
         score, label = torch.baddbmm(base[:, None, :], self.points, centers.transpose(1, 2), alpha=2).max(-1)
         return label, self.square - score
 
@@ -127,7 +134,7 @@ class _Problem:
         mean = torch.bmm(member, self.points) / size[..., None].clamp(min=1)
         empty = (size == 0) & self.wanted
         most = min(mean.shape[1], label.shape[1])
-        farthest = distance.masked_fill(~self.present, -torch.inf).topk(most, dim=1).indices
+        farthest = (distance + self.bonus).topk(most, dim=1).indices
         order = (empty.cumsum(1) - 1).clamp(min=0, max=most - 1)
         restart = self.points.gather(1, farthest.gather(1, order)[..., None].expand_as(mean))
         return torch.where(empty[..., None], restart, mean)

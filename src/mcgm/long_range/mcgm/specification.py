@@ -41,10 +41,10 @@ class MCGM(LongRangeSpec):
     energy_per: Literal["atom", "cluster"] = "atom"
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise ConfigError(f"levels is {self.levels}; required: at least 1.")
-        if not self.reduction > 1:
-            raise ConfigError(f"reduction is {self.reduction}; required: a number above 1.")
+        if not isinstance(self.levels, int) or self.levels < 1:
+            raise ConfigError(f"levels is {self.levels!r}; required: a whole number, at least 1.")
+        if not isinstance(self.reduction, int | float) or not self.reduction > 1:
+            raise ConfigError(f"reduction is {self.reduction!r}; required: a number above 1.")
         tables: dict[str, Any] = {
             "activation": ACTIVATIONS,
             "recluster": ("forward", "epoch"),
@@ -58,6 +58,9 @@ class MCGM(LongRangeSpec):
             sizes = [max(1, int(EXPECTED_ELEMENTS / self.reduction**level)) for level in range(1, self.levels)]
             object.__setattr__(self, "clusterers", (ByElement(), *(Prototypes(size) for size in sizes)))
         object.__setattr__(self, "clusterers", tuple(self.rules))
+        wrong = [rule for rule in self.rules if not isinstance(rule, Clusterer)]
+        if wrong:
+            raise ConfigError(f"clusterers: {wrong[0]!r} is not a clustering rule, such as ByElement().")
         if len(self.rules) != self.levels:
             raise ConfigError(
                 f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels."
