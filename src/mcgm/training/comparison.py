@@ -147,8 +147,9 @@ class _Worker:
                 command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment, encoding="utf-8"
             )
             self.running.append(process)
-            self._follow(process)
-        if process.wait() != 0:
+            with process:
+                self._follow(process)
+        if process.returncode != 0:
             end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
             raise TrainingError(f"{name} failed (exit status {process.returncode}); {log} ends with:\n{end}")
 
