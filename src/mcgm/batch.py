@@ -52,7 +52,7 @@ class Batch:
         """
         if not structures:
             raise StructureError("a batch needs at least one structure, got none.")
-        structures = [s.replace(name=s.name or str(k)) for k, s in enumerate(structures)]
+        structures = [s if s.name else s.replace(name=str(k)) for k, s in enumerate(structures)]
 
         def stack(name: str) -> Tensor:
             return torch.as_tensor(np.array([getattr(s, name) for s in structures]), dtype=dtype)

@@ -115,7 +115,7 @@ class Structure:
 
 def _array(structure: Structure, name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     try:
-        array = np.asarray(value, dtype=np.float64)
+        array = np.array(value, dtype=np.float64)  # a copy: the caller's atoms may move
     except (TypeError, ValueError) as error:
         raise StructureError(f"{structure}: {name} is not an array of numbers: {error}.") from error
     if shape is not None and array.shape != shape:
@@ -127,8 +127,11 @@ def _array(structure: Structure, name: str, value: Any, shape: tuple[int, ...] |
 
 
 def _stored_results(atoms: Atoms) -> Mapping[str, Any]:
-    """Labels that a reader attached; never runs a calculator."""
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    """Labels that a reader attached, if they are of these very positions; never runs a calculator."""
+    calculator = atoms.calc
+    if calculator is None or calculator.check_state(atoms):
+        return {}
+    results = getattr(calculator, "results", {})
     labels: dict[str, Any] = {key: results[key] for key in ("energy", "forces", "dipole", "charges") if key in results}
     if results.get("stress") is not None:
         stress = np.asarray(results["stress"])

@@ -12,14 +12,15 @@ class SplitConfig:
     """How structures are shared out: a named split, an index file, or fractions with a seed.
 
     `name` is one of the splits that `mcgm.data` knows ("sample", "oe62", "aqm", ...); `file` holds indices of train,
-    val and test. Otherwise `train` and `val` are fractions or counts, the rest is for testing; `by_group` keeps all
-    conformers of a molecule in one part.
+    val and test. Otherwise `train`, `val` and `test` are fractions or counts (`test: null`: the rest); `by_group` keeps
+    all conformers of a molecule in one part.
     """
 
     name: str | None = None
     file: str | None = None
     train: int | float = 0.8
     val: int | float = 0.1
+    test: int | float | None = None
     seed: int = 0
     by_group: bool = False
 

@@ -94,7 +94,7 @@ def _rule(config: DataConfig) -> SplitRule:
     if config.path == "sample" and split == SplitConfig():
         return NAMED["sample"]
     kind = ByGroup if split.by_group else ByFraction
-    return kind(train=split.train, val=split.val, seed=split.seed)
+    return kind(train=split.train, val=split.val, test=split.test, seed=split.seed)
 
 
 def make_potential(config: TrainConfig, parts: Parts) -> Potential:
