@@ -1,0 +1,91 @@
+"""Write the tables of the README from the files in `benchmarks/results`, and from nothing else.
+
+    python benchmarks/readme.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from mcgm.files import replacing
+from mcgm.report.result import read_results
+from mcgm.report.summary import summarize
+from mcgm.report.table import caption, markdown_table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def comparison(name: str, title: str) -> str:
+    """The table of a finished `mcgm compare`, with what its figures are."""
+    results = read_results(RESULTS / name)
+    rows = summarize(results)
+    first = results[0]
+    command = f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}"
+    return f"**{title}**\n\n{markdown_table(rows)}\n\n{caption(rows)} {command}."
+
+
+def cost() -> str:
+    """Overheads and the speed of clustering."""
+    overhead = json.loads((RESULTS / "overhead_small.json").read_text(encoding="utf-8"))
+    clustering = json.loads((RESULTS / "clustering.json").read_text(encoding="utf-8"))
+    blocks = ("mcgm", "mcgm_paper", "element_mean", "global_mean")
+    lines = [
+        f"**Cost** ({overhead['question']}; ratio to the same backbone alone, median [quartiles] in one run)",
+        "",
+        "| | " + " | ".join(f"`{block}`" for block in blocks) + " |",
+        "|---|" + "---|" * len(blocks),
+    ]
+    for backbone in ("schnet", "painn"):
+        for what in ("energy + forces", "training step"):
+            ratios = overhead[backbone][f"{what}, ratio to local"]
+            cells = (_quartiles(ratios[block]) for block in blocks)
+            lines.append(f"| {backbone}, {what} | " + " | ".join(cells) + " |")
+    parts = ("points without structure", "points around centres")
+    faster = " and ".join(f"{clustering[p]['times faster, deterministic']['median']:.1f}" for p in parts)
+    lines += [
+        "",
+        f"K-means++ ({clustering['question']}): {faster} times faster than a loop over scikit-learn, for points without structure and "
+        "points around centres. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def _quartiles(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['quartile_1']:.2f}, {ratio['quartile_3']:.2f}]"
+
+
+def filled(text: str) -> str:
+    """The README with every table between its marks written anew."""
+    tables = {
+        "sample": lambda: comparison("sample", "Demo: bundled sample, `make demo`"),
+        "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
+        "cost": cost,
+    }
+    for name, table in tables.items():
+        mark = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        body = table() + "\n"
+        text = mark.sub(lambda found, body=body: found[1] + body + found[2], text)
+    return text
+
+
+def main() -> int:
+    """Write, or with --check only compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 where the README differs")
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = filled(old)
+    if not check:
+        with replacing(readme) as path:
+            path.write_text(new, encoding="utf-8")
+    return int(check and new != old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
