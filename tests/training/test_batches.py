@@ -51,3 +51,12 @@ def test_fewer_batches_than_ranks_is_an_error():
 def test_evaluation_counts_every_structure_once(ranks):
     seen = [k for rank in range(ranks) for batch in EvaluationSampler(SIZES, rank=rank, ranks=ranks) for k in batch]
     assert sorted(seen) == list(range(len(SIZES)))
+
+
+def test_every_rank_has_something_to_evaluate():
+    small = np.ones(5, dtype=int)
+    shards = [EvaluationSampler(small, rank=rank, ranks=4).batches for rank in range(4)]
+    assert all(shards)
+    assert sorted(k for shard in shards for batch in shard for k in batch) == list(range(5))
+    with pytest.raises(DataError, match="5 structures to evaluate on 6 devices"):
+        EvaluationSampler(small, ranks=6)

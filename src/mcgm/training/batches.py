@@ -123,10 +123,21 @@ class BatchSampler(Sampler[list[int]]):
 
 
 class EvaluationSampler(Sampler[list[int]]):
-    """Every structure exactly once over all ranks, in the order of the data set."""
+    """Every structure exactly once over all ranks, in the order of the data set; every rank gets at least one.
+
+    Raises:
+        DataError: fewer structures than ranks.
+    """
 
     def __init__(self, sizes: np.ndarray, *, rank: int = 0, ranks: int = 1, atoms: int = EVALUATION_ATOMS) -> None:
-        self.batches = pack(range(len(sizes)), np.asarray(sizes), atoms=atoms, structures=None)[rank::ranks]
+        if len(sizes) < ranks:
+            raise DataError(f"{len(sizes)} structures to evaluate on {ranks} devices; required: one for each at least.")
+        batches = pack(range(len(sizes)), np.asarray(sizes), atoms=atoms, structures=None)
+        while len(batches) < ranks:
+            longest = max(range(len(batches)), key=lambda k: len(batches[k]))
+            whole = batches[longest]
+            batches[longest : longest + 1] = [whole[: len(whole) // 2], whole[len(whole) // 2 :]]
+        self.batches = batches[rank::ranks]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
