@@ -19,6 +19,8 @@ from mcgm.units import ENERGY
 SHORTEST_BOND = 0.5
 """Å; no two nuclei of a molecule are nearer (H2 has 0.74)."""
 
+SEARCHED_AT_ONCE = 128
+
 LARGEST_FORCE = 50.0
 """eV/Å; above it a geometry is broken rather than hot."""
 
@@ -69,7 +71,7 @@ def duplicates(dataset: Dataset) -> Iterator[str]:
 
 def overlaps(dataset: Dataset) -> Iterator[str]:
     """Atoms nearer to each other than any bond."""
-    wrong = [k for k, structure in enumerate(dataset) if _overlaps(structure)]
+    wrong = [k for first in range(0, len(dataset), SEARCHED_AT_ONCE) for k in _overlapping(dataset, first)]
     if wrong:
         yield (
             f"{len(wrong)} structures have atoms closer than {SHORTEST_BOND} Å; the first is {wrong[0]} "
@@ -181,9 +183,15 @@ def _aligned(
     return rotation, moving @ rotation - fixed
 
 
-def _overlaps(structure: Structure) -> bool:
+def _overlapping(dataset: Dataset, first: int) -> list[int]:
+    """Which of the next structures overlap; looked at one by one only where some does."""
+    chosen = range(first, min(first + SEARCHED_AT_ONCE, len(dataset)))
+    return [k for k in chosen if _overlap([dataset[k]])] if _overlap([dataset[k] for k in chosen]) else []
+
+
+def _overlap(structures: Sequence[Structure]) -> bool:
     try:
-        return len(find_neighbors([structure], SHORTEST_BOND).source) > 0
+        return len(find_neighbors(structures, SHORTEST_BOND).source) > 0
     except StructureError:
         return True
 
