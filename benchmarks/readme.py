@@ -49,8 +49,8 @@ def cost() -> str:
     faster = " and ".join(f"{clustering[p]['times faster, deterministic']['median']:.1f}" for p in parts)
     lines += [
         "",
-        f"K-means++ ({clustering['question']}): {faster} times faster than a loop over scikit-learn, for points without structure and "
-        "points around centres. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
+        f"K-means++ ({clustering['question']}): {faster} times faster than a scikit-learn loop, for points without "
+        "structure and points around centres. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
     ]
     return "\n".join(lines)
 
