@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mcgm
+from mcgm import provenance
 from mcgm.errors import MCGMError
 from mcgm.training.config import CompareConfig
 from mcgm.training.recipe import as_plain, to_config
@@ -67,7 +66,7 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         predictions=f"{name}.npz",
         clusters=f"{name}.clusters.json",
-        commit=commit(),
+        commit=provenance.commit() or f"mcgm {mcgm.__version__}",
         command=os.environ.get("MCGM_COMMAND", "mcgm compare"),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine(config.threads),
@@ -76,38 +75,10 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
     result.save(cells / f"{name}.json")
 
 
-def commit() -> str:
-    """The commit that the package is run from, or its version where it was installed."""
-    folder = Path(mcgm.__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return f"mcgm {mcgm.__version__}"
-    return found.stdout.strip() or f"mcgm {mcgm.__version__}"
-
-
 def machine(threads: int) -> Mapping[str, Any]:
     """Processor, cores, threads that were used, and versions."""
-    import torch
-
-    return {
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    found = provenance.machine()
+    return {"cpu": found.pop("processor"), "threads": threads} | found
 
 
 def main(arguments: list[str]) -> int:

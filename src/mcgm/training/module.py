@@ -55,7 +55,7 @@ class PotentialModule(lightning.LightningModule):
         if getattr(self.potential.specification, "recluster", "forward") != "epoch":
             return
         generator = self._generator(-1 - self.current_epoch)
-        for data in self.trainer.train_dataloader:
+        for data in self.trainer.train_dataloader or ():
             batch = data.to(self.device).batch
             with torch.no_grad():
                 layers = self.potential(batch, forces=False, generator=generator).clusters
