@@ -1,6 +1,6 @@
 """How fast is K-means++ on many groups at once, beside a loop over scikit-learn, and is it as good?
 
-    python benchmarks/clustering.py
+python benchmarks/clustering.py
 """
 
 from __future__ import annotations

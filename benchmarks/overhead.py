@@ -1,6 +1,6 @@
 """What does MCGM cost? Time of energy + forces with it, as a ratio to the same backbone without it.
 
-    python benchmarks/overhead.py [--size paper|small] [--rounds N]
+python benchmarks/overhead.py [--size paper|small] [--rounds N]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the tables of the README from the files in `benchmarks/results`, and from nothing else.
 
-    python benchmarks/readme.py [--check]
+python benchmarks/readme.py [--check]
 """
 
 from __future__ import annotations
