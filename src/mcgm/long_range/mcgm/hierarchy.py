@@ -57,7 +57,7 @@ class HierarchyState:
     index: HierarchyIndex
     prescribed: tuple[tuple[Assignment, ...], ...] | None
     generator: torch.Generator | None
-    features: tuple[Float[Tensor, "cluster channel"], ...] = ()
+    features: tuple[Float[Tensor, "_ channel"], ...] = ()
     layers: tuple[tuple[Clusters, ...], ...] = ()
 
 

@@ -38,7 +38,8 @@ def kmeans(
         members: groups of the points.
         clusters: how many clusters each group gets.
         iterations: most Lloyd steps.
-        generator: seeds are drawn by squared distance; `None`: the farthest point, independent of the nodes' order.
+        generator: each seed is the best of 2 + log(k) points drawn by squared distance (the greedy variant of Arthur
+            and Vassilvitskii 2007, as in scikit-learn); `None`: the farthest point, independent of the nodes' order.
     """
     if clusters.largest == 1:
         return torch.zeros_like(members.group)
@@ -90,31 +91,44 @@ class _Problem:
     def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster channel"]:
         """First centres: k rounds, each adding one point to every group."""
         group = torch.arange(len(self.points), device=self.points.device)
-        chosen = self._pick(torch.ones_like(self.square), self.square, generator)
-        distance = torch.full_like(self.square, torch.inf)
-        seeds = []
+        rounds = self.wanted.shape[1]
+        trials = 1 if generator is None else 2 + int(math.log(rounds))
         products = self._products()
-        for _ in range(self.wanted.shape[1]):
-            seeds.append(chosen)
-            new = self.square - 2 * products(group, chosen) + self.square[group, chosen][:, None]
-            distance = torch.minimum(distance, new.clamp(min=0))
-            chosen = self._pick(distance, distance, generator)
+        distance = torch.full_like(self.square, torch.inf)
+        candidates = self._draw(self.square, torch.ones_like(self.square), 1, generator)
+        seeds = []
+        for _ in range(rounds):
+            square = self.square[group[:, None], candidates]
+            new = self.square[:, None] - 2 * products(group[:, None], candidates) + square[..., None]
+            new = torch.minimum(distance[:, None], new.clamp(min=0))
+            best = self._least(new)
+            distance = new[group, best]
+            seeds.append(candidates[group, best])
+            candidates = self._draw(distance, distance, trials, generator)
         return self.points[group[:, None], torch.stack(seeds, 1)]
 
-    def _products(self) -> Callable[[Tensor, Tensor], Float[Tensor, "group point"]]:
-        """Products of all points with one of each group: from one matrix of all pairs where that is less work."""
+    def _products(self) -> Callable[[Tensor, Tensor], Float[Tensor, "group trial point"]]:
+        """Products of all points with some of each group: from one matrix of all pairs where that is less work."""
         if self.points.shape[1] > PAIRS_UP_TO * self.wanted.shape[1]:
-            return lambda group, chosen: torch.bmm(self.points, self.points[group, chosen][..., None])[..., 0]
+            return lambda group, chosen: torch.bmm(self.points[group, chosen], self.points.transpose(1, 2))
         pairs = torch.bmm(self.points, self.points.transpose(1, 2))
         return lambda group, chosen: pairs[group, chosen]
 
-    def _pick(self, weight: Tensor, score: Tensor, generator: torch.Generator | None) -> Int[Tensor, "group"]:
-        """One present point per group: drawn in proportion to weight, or the one of highest score."""
+    def _draw(
+        self, score: Tensor, weight: Tensor, trials: int, generator: torch.Generator | None
+    ) -> Int[Tensor, "group trial"]:
+        """Points of each group: drawn in proportion to weight, or the one of highest score."""
         if generator is None:
-            return (score + self.bonus).argmax(1)
+            return (score + self.bonus).argmax(1, keepdim=True)
         weight = weight.masked_fill(~self.present, 0)
         weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, self.present.to(weight.dtype))
-        return torch.multinomial(weight, 1, generator=generator)[:, 0]
+        return torch.multinomial(weight, trials, replacement=True, generator=generator)
+
+    def _least(self, distance: Float[Tensor, "group trial point"]) -> Int[Tensor, "group"]:
+        """The candidate that leaves the smallest sum of squared distances."""
+        if distance.shape[1] == 1:
+            return torch.zeros_like(distance[:, 0, 0], dtype=torch.long)
+        return (distance * self.present[:, None]).sum(-1).argmin(1)
 
     def nearest(
         self, centers: Float[Tensor, "group cluster channel"]
