@@ -53,7 +53,7 @@ def run(module, batch, layers, *, prescribed=None, generator=None):
     return updates, module.contribution(layers[-1], state)
 
 
-def reference(module, batch, layer, scalars, levels):
+def reference(module, batch, layer, scalars, levels):  # one function, so that it reads like the paper's algorithm
     """Update of the atoms, and energy per molecule before weighting: nested loops over molecules and clusters."""
     exchange = module.exchanges[layer]
     update = torch.zeros_like(scalars)
@@ -94,7 +94,7 @@ def reference(module, batch, layer, scalars, levels):
             update[atom] = sum(w * going_down[0][c] for m, c, w in weights[0] if m == atom)
         for level, nodes in enumerate(going_down):
             for node, value in nodes.items():
-                times = module.weighting(torch.as_tensor(masses[level][node], dtype=scalars.dtype))
+                times = module.weighting(torch.as_tensor(masses[level][node], dtype=scalars.dtype).reshape(1))[0]
                 energies[number] = energies[number] + times * module.heads[level](value[None])[0]
     return update, energies
 
@@ -242,4 +242,4 @@ def test_an_energy_per_atom_doubles_for_a_double_system_and_one_per_cluster_does
         single = features(one)
         double = [torch.cat([scalars, scalars]) for scalars in single]
         ratio = run(module, two, double)[1].energy.sum() / run(module, one, single)[1].energy.sum()
-        torch.testing.assert_close(float(ratio), factor)
+        torch.testing.assert_close(ratio.item(), factor)
