@@ -89,9 +89,12 @@ def test_reading_atoms_never_runs_a_calculator():
     atoms = molecule("H2O")
     atoms.calc = Refusing()
     assert Structure.from_atoms(atoms).energy is None
-    atoms.calc.results["energy"] = 1.0
+    atoms.calc.atoms = atoms.copy()
+    atoms.calc.results = {"energy": 1.0}
     assert Structure.from_atoms(atoms).energy == 1.0
     assert Structure.from_atoms(atoms).forces is None
+    atoms.positions += 0.1
+    assert Structure.from_atoms(atoms).energy is None
 
 
 def test_a_changed_copy_is_checked_again():
