@@ -199,6 +199,17 @@ def test_after_fitting_activations_vary_as_much_out_as_in(basis):
     assert torch.equal(atom_energies(other, batches[0]), atom_energies(gemnet, batches[0]))
 
 
+@pytest.mark.parametrize(("basis", "radial"), [("bessel", 6), ("gaussian", 32)])
+def test_an_unfitted_network_has_features_of_ordinary_size(basis, radial):
+    torch.manual_seed(0)
+    gemnet = GemNetT(cutoff=CUTOFF, basis=basis, radial=radial).double()
+    state = gemnet.embed(batch := collate(molecule("CH3CH2OH")), batch.edges, gemnet.index(batch))
+    for layer in range(gemnet.layers):
+        state = gemnet.interact(layer, state)
+        assert 0.1 < gemnet.scalars(state).std() < 10
+        assert 0.1 < state.message.std() < 10
+
+
 def test_fitting_refuses_batches_in_which_nothing_varies():
     with pytest.raises(DataError, match=r"scale factor outputs\.0"):
         fit_scale_factors(network(), [collate(Atoms("Ar"))])

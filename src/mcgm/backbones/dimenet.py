@@ -48,7 +48,8 @@ class DimeNetPlusPlus(Backbone):
     `channels` is the width of the output blocks' atom features (the scalars), `message_channels` that of the edges.
     Follows the authors' code where it differs from the papers' equations, as all published results do: messages are
     gated by the radial basis of their own edge, and the spherical basis carries the envelope times cutoff / r.
-    Exponent 6 of the envelope, frequencies learnt. `update` says how long-range updates enter: see `edge_updates`.
+    Exponent 6 of the envelope, frequencies learnt; initial weights smaller than published in two places (see
+    `dimenet_blocks`). `update` says how long-range updates enter: see `edge_updates`.
     Source: arXiv:2011.14115; bases and blocks arXiv:2003.03123, Eqs. 4 to 9.
     """
 

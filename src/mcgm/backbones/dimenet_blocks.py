@@ -81,6 +81,9 @@ class InteractionBlock(nn.Module):
         self.sent = dense(channels, channels)
         self.gate = nn.Sequential(dense(radial, basis, bias=False), dense(basis, channels, bias=False))
         self.angle = nn.Sequential(dense(degrees * radial, basis, bias=False), dense(basis, triplets, bias=False))
+        with torch.no_grad():
+            # The spherical basis has values near 5 at the distances that occur; unscaled, sums over neighbours explode.
+            self.angle[0].weight.mul_(0.2)
         self.down = dense(channels, triplets, bias=False)
         self.up = dense(triplets, channels, bias=False)
         self.before = Residual(channels)
@@ -111,6 +114,9 @@ class OutputBlock(nn.Module):
         widths = pairwise([channels] * 4)
         self.layers = nn.Sequential(*[part for a, b in widths for part in (dense(a, b), nn.SiLU())])
         self.readout = dense(channels, 1, bias=False)
+        with torch.no_grad():
+            # Small first energies and forces, but not the published zeros, under which no weight below would learn.
+            self.readout.weight.mul_(0.1)
 
     def features(
         self,

@@ -14,7 +14,8 @@ from mcgm.backbones.angular import SphericalHarmonics
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.directional import EdgePairs
 from mcgm.backbones.edge_updates import EdgeState, build_update
-from mcgm.backbones.gemnet_blocks import BASES, Dense, EdgeEmbedding, Geometry, InteractionBlock, OutputBlock
+from mcgm.backbones.gemnet_bases import BASES
+from mcgm.backbones.gemnet_blocks import Dense, EdgeEmbedding, Geometry, InteractionBlock, OutputBlock
 from mcgm.backbones.radial import PolynomialEnvelope
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
@@ -59,12 +60,12 @@ class Inner:
 
 
 class GemNetT(Backbone):
-    """GemNet with triplets, energies by gradient-consistent output blocks, as published.
+    """GemNet with triplets, forces as the gradient of the energy, as published.
 
     `channels` is the width of the atoms and of the output blocks' features (the scalars), `message_channels` that of
     the edges; `depths` counts residual blocks before and after the skip, after the concatenation, and of atoms.
     `basis` is "bessel" (the paper's) or "gaussian" (that of the OC20 and OE62 benchmarks, hence of size `paper`).
-    Envelope of exponent 5. Scale factors are 1 until `fit_scale_factors` sets them; they are saved with the weights.
+    Envelope of exponent 5. Scale factors have rough values until `fit_scale_factors` sets them; saved with the weights.
     `update` says how long-range updates enter: see `edge_updates`. Source: arXiv:2106.08903, sections 4 to 6.
     """
 
@@ -109,11 +110,13 @@ class GemNetT(Backbone):
         self.embedding = EdgeEmbedding(channels, radial, message_channels)
         widths = (message_channels, triplet_channels, bilinear_channels, basis_channels)
         before, after, concatenated, atom = depths
+        scales = self.basis.scales
         self.interactions = nn.ModuleList(
-            InteractionBlock(channels, *widths, depths=(before, after, concatenated, atom)) for _ in range(layers)
+            InteractionBlock(channels, *widths, depths=(before, after, concatenated, atom), scales=scales)
+            for _ in range(layers)
         )
         self.outputs = nn.ModuleList(
-            OutputBlock(channels, message_channels, basis_channels, atom) for _ in range(layers + 1)
+            OutputBlock(channels, message_channels, basis_channels, atom, scales) for _ in range(layers + 1)
         )
         self.update = build_update(update, channels, message_channels, layers)
 

@@ -1,21 +1,17 @@
-"""Bases, embedding, interaction and output blocks of GemNet-T."""
+"""Embedding, interaction and output blocks of GemNet-T."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from mcgm.backbones.angular import exact_constant
-from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
 from mcgm.backbones.directional import EdgePairs, expand_pairs
-from mcgm.backbones.radial import GaussianBasis
+from mcgm.backbones.gemnet_bases import InitialScales, standard_orthogonal
 from mcgm.backbones.scale_factors import ScaleFactor
 from mcgm.segments import segment_sum
 
@@ -35,14 +31,6 @@ class Geometry:
     pairs: EdgePairs
     source: Int[Tensor, "edge"]
     target: Int[Tensor, "edge"]
-
-
-@torch.no_grad()
-def standard_orthogonal(weight: Float[Tensor, "output input"]) -> Float[Tensor, "output input"]:
-    """Orthogonal rows brought to mean 0 and variance 1 / inputs, in place (arXiv:2106.08903, section 6)."""
-    nn.init.orthogonal_(weight)
-    variance, mean = torch.var_mean(weight, dim=1, keepdim=True)
-    return weight.sub_(mean).div_(torch.sqrt(variance * weight.shape[1] + 1e-6))
 
 
 class Dense(nn.Linear):
@@ -89,74 +77,6 @@ def halve(x: Tensor) -> Tensor:
     return x * math.sqrt(0.5)
 
 
-class Basis(nn.Module, ABC):
-    """Radial basis without its envelope, and circular basis with its linear map."""
-
-    @abstractmethod
-    def radial(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
-        """Functions of the distance, Å."""
-
-    @abstractmethod
-    def circular(
-        self, length: Float[Tensor, "edge"], envelope: Float[Tensor, "edge 1"], radial: Float[Tensor, "edge radial"]
-    ) -> Float[Tensor, "edge degree basis"]:
-        """Radial factors of each degree's Legendre polynomial, linearly mapped; `radial` already has its envelope."""
-
-
-class BesselBases(Basis):
-    """Learnt Bessel functions and spherical Fourier-Bessel functions: the paper's (arXiv:2106.08903, Eqs. 8 and 9)."""
-
-    def __init__(self, cutoff: float, size: int, degrees: int, basis: int) -> None:
-        super().__init__()
-        self.bessel = LearnedBesselBasis(cutoff, size)
-        self.spherical = SphericalBesselBasis(cutoff, degrees, size)
-        self.weight = nn.Parameter(circular_weight(degrees, size, basis))
-
-    def radial(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
-        """Bessel functions."""
-        return self.bessel(length)
-
-    def circular(
-        self, length: Float[Tensor, "edge"], envelope: Float[Tensor, "edge 1"], radial: Float[Tensor, "edge radial"]
-    ) -> Float[Tensor, "edge degree basis"]:
-        """Spherical Bessel functions of each degree."""
-        return torch.bmm(envelope * self.spherical(length), self.weight).transpose(0, 1)
-
-
-class GaussianBases(Basis):
-    """Gaussians, and their products with the Legendre polynomials: the form trained on OC20 and OE62."""
-
-    norms: Tensor
-
-    def __init__(self, cutoff: float, size: int, degrees: int, basis: int) -> None:
-        super().__init__()
-        self.gaussians = GaussianBasis(cutoff, size)
-        self.weight = nn.Parameter(circular_weight(degrees, size, basis))
-        norms = np.sqrt((2 * np.arange(degrees) + 1) / (4 * np.pi))
-        self.register_buffer("norms", exact_constant(norms[:, None]), persistent=False)
-
-    def radial(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
-        """Gaussians."""
-        return self.gaussians(length)
-
-    def circular(
-        self, length: Float[Tensor, "edge"], envelope: Float[Tensor, "edge 1"], radial: Float[Tensor, "edge radial"]
-    ) -> Float[Tensor, "edge degree basis"]:
-        """The same Gaussians for each degree."""
-        degrees, size, basis = self.weight.shape
-        mapped = radial @ self.weight.transpose(0, 1).reshape(size, degrees * basis)
-        return mapped.view(-1, degrees, basis) * self.norms.view(torch.float64).to(mapped.dtype)
-
-
-BASES: dict[str, type[Basis]] = {"bessel": BesselBases, "gaussian": GaussianBases}
-"""Bases by the name under which a configuration asks for them."""
-
-
-def circular_weight(degrees: int, size: int, basis: int) -> Float[Tensor, "degree radial basis"]:
-    """Initial linear map of the circular basis."""
-    return standard_orthogonal(torch.empty(basis, degrees * size)).T.reshape(degrees, size, basis)
-
-
 class EdgeEmbedding(nn.Module):
     """Edge features from the atoms at both ends and features of the edge, through one dense layer."""
 
@@ -181,10 +101,10 @@ class EdgeEmbedding(nn.Module):
 class AtomUpdate(nn.Module):
     """Atom features from the messages that arrive, gated by distance (arXiv:2106.08903, Fig. 4)."""
 
-    def __init__(self, atoms: int, messages: int, basis: int, depth: int) -> None:
+    def __init__(self, atoms: int, messages: int, basis: int, depth: int, scales: InitialScales) -> None:
         super().__init__()
         self.gate = Dense(basis, messages)
-        self.sum_scale = ScaleFactor()
+        self.sum_scale = ScaleFactor(scales.atoms)
         self.dense = ActivatedDense(messages, atoms)
         self.residuals = residuals(atoms, depth)
 
@@ -203,14 +123,14 @@ class AtomUpdate(nn.Module):
 class TripletInteraction(nn.Module):
     """Messages from the other edges at the target, by distance and angle, and the same for the reverse edge."""
 
-    def __init__(self, messages: int, triplets: int, bilinear: int, basis: int) -> None:
+    def __init__(self, messages: int, triplets: int, bilinear: int, basis: int, scales: InitialScales) -> None:
         super().__init__()
         self.dense = ActivatedDense(messages, messages)
         self.gate = Dense(basis, messages)
-        self.gate_scale = ScaleFactor()
+        self.gate_scale = ScaleFactor(scales.gate)
         self.down = ActivatedDense(messages, triplets)
         self.bilinear = Dense(basis * triplets, bilinear)
-        self.sum_scale = ScaleFactor()
+        self.sum_scale = ScaleFactor(scales.triplets)
         self.up = ActivatedDense(bilinear, messages)
         self.up_reverse = ActivatedDense(bilinear, messages)
 
@@ -228,15 +148,23 @@ class InteractionBlock(nn.Module):
     """Triplet messages, then atoms from messages, then messages from atoms (arXiv:2106.08903, Fig. 4)."""
 
     def __init__(
-        self, atoms: int, messages: int, triplets: int, bilinear: int, basis: int, depths: tuple[int, int, int, int]
+        self,
+        atoms: int,
+        messages: int,
+        triplets: int,
+        bilinear: int,
+        basis: int,
+        *,
+        depths: tuple[int, int, int, int],
+        scales: InitialScales,
     ) -> None:
         super().__init__()
         before, after, concatenated, atom = depths
         self.dense = ActivatedDense(messages, messages)
-        self.triplets = TripletInteraction(messages, triplets, bilinear, basis)
+        self.triplets = TripletInteraction(messages, triplets, bilinear, basis, scales)
         self.before = residuals(messages, before)
         self.after = residuals(messages, after)
-        self.atom_update = AtomUpdate(atoms, messages, basis, atom)
+        self.atom_update = AtomUpdate(atoms, messages, basis, atom, scales)
         self.concatenate = EdgeEmbedding(atoms, messages, messages)
         self.refine = residuals(messages, concatenated)
 
@@ -254,9 +182,9 @@ class InteractionBlock(nn.Module):
 class OutputBlock(nn.Module):
     """Atom features from the messages that arrive, and their energies."""
 
-    def __init__(self, channels: int, messages: int, basis: int, depth: int) -> None:
+    def __init__(self, channels: int, messages: int, basis: int, depth: int, scales: InitialScales) -> None:
         super().__init__()
-        self.atoms = AtomUpdate(channels, messages, basis, depth)
+        self.atoms = AtomUpdate(channels, messages, basis, depth, scales)
         self.readout = Dense(channels, 1)
 
     def features(

@@ -15,7 +15,7 @@ from mcgm.errors import DataError
 
 
 class ScaleFactor(nn.Module):
-    """Multiplies what a sum or product has given by a constant, 1 until `fit_scale_factors` sets it.
+    """Multiplies what a sum or product has given by a constant, an initial value until `fit_scale_factors` sets it.
 
     `reference` is what went into the sum or product; it only says which variance to keep.
     Source: GemNet, arXiv:2106.08903, section 6.
@@ -23,9 +23,9 @@ class ScaleFactor(nn.Module):
 
     factor: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, initial: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer("factor", torch.ones(()))
+        self.register_buffer("factor", torch.tensor(initial))
 
     def forward(
         self, reference: Float[Tensor, "input feature"], values: Float[Tensor, "output other"]
@@ -93,7 +93,7 @@ def _in_order(backbone: Backbone, batches: Sequence[Batch]) -> dict[str, ScaleFa
         module.register_forward_pre_hook(lambda module, _: _note(met, names[module], module)) for module in names
     ]
     try:
-        for batch in batches[: len(names)][:1]:
+        for batch in batches[: min(1, len(names))]:
             _run(backbone, batch)
     finally:
         for handle in handles:
