@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcgm import Batch, build
 from mcgm.backbones import BACKBONES
@@ -225,3 +226,32 @@ def test_objects_are_accepted_in_place_of_names():
 def test_a_wrong_name_or_option_is_an_error_that_tells_the_nearest(options, message):
     with pytest.raises(ConfigError, match=message):
         build(**options)
+
+
+def test_a_backbone_without_named_sizes_is_built_with_its_own_defaults(monkeypatch):
+    monkeypatch.delattr("mcgm.backbones.schnet.SIZES")
+    assert build(backbone="schnet", cutoff=4.0).backbone.hyperparameters == SchNet(cutoff=4.0).hyperparameters
+
+
+class Counted(TorchDispatchMode):
+    """Counts the tensor operations."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), options=None):
+        self.operations += 1
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("scope", ["system", "molecule"])
+@pytest.mark.parametrize("long_range", ["mcgm", "mcgm_paper", "mcgm_random"])
+def test_the_number_of_operations_does_not_grow_with_molecules(long_range, scope):
+    potential = make(long_range, long_range_options={"scope": scope, "reduction": 1.3})
+
+    def operations(copies):
+        batch = potential.index(make_batch(structures=[molecule("CH3CONH2")] * copies))
+        with Counted() as counted:
+            potential(batch)
+        return counted.operations
+
+    assert operations(2) == operations(9)

@@ -46,9 +46,9 @@ def build(
     """
     if isinstance(backbone, str):
         sizes = backbone_sizes(backbone)
-        if size not in sizes:
+        if sizes and size not in sizes:
             raise ConfigError(unknown_name(f"size of {backbone}", size, sizes))
-        options = sizes[size] | {"cutoff": cutoff} | dict(backbone_options or {})
+        options = sizes.get(size, {}) | {"cutoff": cutoff} | dict(backbone_options or {})
         network: Backbone = _call(backbone_class(backbone), options, f"backbone {backbone}")
     else:
         network = backbone
