@@ -26,6 +26,7 @@ from mcgm.training.callbacks import LastCheckpoint, Recorder, WarmedAveraging
 from mcgm.training.config import TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.evaluation import Evaluation, evaluate
+from mcgm.training.memory import keep_freed_memory
 from mcgm.training.module import PotentialModule
 from mcgm.training.preparation import Parts, make_potential, open_parts
 from mcgm.training.progress import Reporter
@@ -55,6 +56,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: 
         DataError: the data cannot be used.
         TrainingError: the loss is not finite.
     """
+    keep_freed_memory()
     checkpoint = _start(config, output, resume=resume)
     parts = open_parts(config.data)
     potential = make_potential(config, parts)

@@ -16,6 +16,7 @@ from mcgm.training.batches import Collate, LabelledBatch
 from mcgm.training.config import CompareConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.loss import loss_terms
+from mcgm.training.memory import keep_freed_memory
 from mcgm.training.preparation import Parts, open_parts
 
 ROUNDS = 15
@@ -36,6 +37,7 @@ class Speed:
 
 def measure(config: CompareConfig, models: Mapping[str, Path]) -> dict[str, Speed]:
     """Speed of each variant's trained model with `config.threads` threads; round after round over all variants."""
+    keep_freed_memory()
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
