@@ -13,6 +13,7 @@ from side_by_side import ratio, seconds, store
 
 from mcgm import Batch, Potential, Structure, build
 from mcgm.data import Dataset
+from mcgm.training.memory import keep_freed_memory
 
 MOLECULES, ATOMS, CUTOFF = 64, 40, 6.0
 BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper", "mcgm_random")
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--size", default="small", choices=["small", "paper"])
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    keep_freed_memory()
     structures = molecules()
     figures = {"question": f"{MOLECULES} molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"}
     figures |= {name: measure(name, options.size, structures, options.rounds) for name in ("schnet", "painn")}
