@@ -43,7 +43,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which potential is built: names from the closed tables of `mcgm.build`, cutoff in Å."""
+    """Which potential is built: names from the closed tables of `mcgm.build`, cutoff in Å.
+
+    Element references are least squares on the training part, or on all structures (`reference_fit`), with or without a
+    constant (`reference_intercept`), free or of one sign (`reference_sign`).
+    """
 
     backbone: str = "schnet"
     long_range: str = "mcgm"
@@ -52,6 +56,7 @@ class ModelConfig:
     backbone_options: dict[str, Any] | None = None
     long_range_options: dict[str, Any] | None = None
     reference_intercept: bool = False
+    reference_sign: Literal["any", "non_negative", "non_positive"] = "any"
     reference_fit: Literal["train", "all"] = "train"
 
 

@@ -100,7 +100,9 @@ def _rule(config: DataConfig) -> SplitRule:
 def make_potential(config: TrainConfig, parts: Parts) -> Potential:
     """A fresh potential: element references and scale from the training part, weights drawn from the seed."""
     model = config.model
-    fit = ReferenceFit(intercept=model.reference_intercept, fit_on=model.reference_fit)
+    fit = ReferenceFit(
+        intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit
+    )
     references = fit.fit(parts.train, parts.everything)
     dtype = getattr(torch, config.training.precision)
     with torch.random.fork_rng(devices=[]):

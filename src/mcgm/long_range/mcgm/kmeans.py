@@ -1,22 +1,19 @@
 """K-means++ for many ragged groups at once, by tensor operations only.
 
 The groups stand side by side in a padded array and go through the rounds together: a loop over seeding rounds and Lloyd
-iterations, never over groups, points or clusters.
+iterations, never over groups, points or clusters. A centre is a mean of points, so all distances follow from the
+products of the points with each other, which are computed once: memory grows with the square of the largest group.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcgm.long_range.mcgm.assignment import Nodes
-
-PAIRS_UP_TO = 16
-"""Points per cluster up to which the products of all pairs are computed at once."""
 
 
 @torch.no_grad()
@@ -45,12 +42,10 @@ def kmeans(
         return torch.zeros_like(members.group)
     points = members.pad(features if features.dtype == torch.float64 else features.float())
     problem = _Problem(points, members, clusters)
-    centers = problem.seed(generator)
-    label, distance = problem.nearest(centers)
+    label, distance = problem.nearest(problem.seed(generator))
     moving = torch.ones_like(members.count, dtype=torch.bool)[:, None]
     for _ in range(iterations):
-        centers = problem.recenter(label, distance)
-        proposed, distance = problem.nearest(centers)
+        proposed, distance = problem.nearest(problem.recenter(label, distance))
         moving = moving & ((proposed != label) & problem.present).any(1, keepdim=True)
         label = torch.where(moving, proposed, label)
         if label.device.type == "cpu" and not moving.any():
@@ -59,60 +54,57 @@ def kmeans(
 
 
 class _Problem:
-    """Padded points, relative to the mean of their group for the sake of rounding.
+    """Products of padded points, taken relative to the mean of their group for the sake of rounding.
 
-    Scores are squared distances up to what is the same for all candidates. Candidates whose scores differ by less than
-    rounding can explain are told apart by a key, a projection of their features: not by their order.
+    A centre is given by the share that each point has in it. Candidates whose distances differ by less than rounding
+    can explain are told apart by a key, a projection of their features: not by their order.
     """
 
     def __init__(self, points: Float[Tensor, "group point channel"], members: Nodes, clusters: Nodes) -> None:
         self.present = members.present
         self.wanted: Bool[Tensor, "group cluster"] = clusters.present
         size = members.count[:, None, None].clamp(min=1)
-        self.points = (points - points.sum(1, keepdim=True) / size) * self.present[..., None]
-        self.square = self.points.square().sum(-1)
+        centred = (points - points.sum(1, keepdim=True) / size) * self.present[..., None]
+        self.pairs = torch.bmm(centred, centred.transpose(1, 2))
+        self.square = self.pairs.diagonal(dim1=1, dim2=2)
         rounding = torch.finfo(points.dtype).eps ** 0.7
         self.tolerance = rounding * self.square.amax(1, keepdim=True)
         phase = torch.arange(1, points.shape[-1] + 1, device=points.device, dtype=points.dtype) * math.sqrt(2)
-        self.direction = torch.cos(phase)
-        self.bonus = self._bonus(self.points, self.present)
+        self.key = centred @ torch.cos(phase)
+        self.bonus = self._bonus(self.key, self.present)
 
     def _bonus(
-        self, candidates: Float[Tensor, "group candidate channel"], real: Bool[Tensor, "group candidate"]
+        self, key: Float[Tensor, "group candidate"], real: Bool[Tensor, "group candidate"]
     ) -> Float[Tensor, "group candidate"]:
         """Between zero and the tolerance, in the order of the keys; minus infinity where there is no candidate."""
-        key = candidates @ self.direction
         key = torch.where(real, key, key[:, :1])  # every group has a first candidate
         low, high = key.aminmax(dim=1, keepdim=True)
         spread = high - low
         bonus = self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
         return bonus.masked_fill(~real, -torch.inf)
 
-    def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster channel"]:
+    def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster point"]:
         """First centres: k rounds, each adding one point to every group."""
-        group = torch.arange(len(self.points), device=self.points.device)
+        group = torch.arange(len(self.square), device=self.square.device)
         rounds = self.wanted.shape[1]
         trials = 1 if generator is None else 2 + int(math.log(rounds))
-        products = self._products()
         distance = torch.full_like(self.square, torch.inf)
         candidates = self._draw(self.square, torch.ones_like(self.square), 1, generator)
         seeds = []
         for _ in range(rounds):
             square = self.square[group[:, None], candidates]
-            new = self.square[:, None] - 2 * products(group[:, None], candidates) + square[..., None]
+            new = self.square[:, None] - 2 * self.pairs[group[:, None], candidates] + square[..., None]
             new = torch.minimum(distance[:, None], new.clamp(min=0))
             best = self._least(new)
             distance = new[group, best]
             seeds.append(candidates[group, best])
             candidates = self._draw(distance, distance, trials, generator)
-        return self.points[group[:, None], torch.stack(seeds, 1)]
+        return self._only(torch.stack(seeds, 1))
 
-    def _products(self) -> Callable[[Tensor, Tensor], Float[Tensor, "group trial point"]]:
-        """Products of all points with some of each group: from one matrix of all pairs where that is less work."""
-        if self.points.shape[1] > PAIRS_UP_TO * self.wanted.shape[1]:
-            return lambda group, chosen: torch.bmm(self.points[group, chosen], self.points.transpose(1, 2))
-        pairs = torch.bmm(self.points, self.points.transpose(1, 2))
-        return lambda group, chosen: pairs[group, chosen]
+    def _only(self, point: Int[Tensor, "group cluster"]) -> Float[Tensor, "group cluster point"]:
+        """Centres that are points."""
+        every = torch.arange(self.present.shape[1], device=point.device)
+        return (point[..., None] == every).to(self.square.dtype)
 
     def _draw(
         self, score: Tensor, weight: Tensor, trials: int, generator: torch.Generator | None
@@ -131,24 +123,29 @@ class _Problem:
         return (distance * self.present[:, None]).sum(-1).argmin(1)
 
     def nearest(
-        self, centers: Float[Tensor, "group cluster channel"]
+        self, share: Float[Tensor, "group cluster point"]
     ) -> tuple[Int[Tensor, "group point"], Float[Tensor, "group point"]]:
         """Nearest wanted centre of each point and the squared distance to it."""
-        base = self._bonus(centers, self.wanted) - centers.square().sum(-1)
-        score, label = torch.baddbmm(base[:, None, :], self.points, centers.transpose(1, 2), alpha=2).max(-1)
+        along = torch.bmm(share, self.pairs)
+        own = (along * share).sum(-1)
+        key = torch.bmm(share, self.key[..., None])[..., 0]
+        score, label = (2 * along + (self._bonus(key, self.wanted) - own)[..., None]).max(1)
         return label, self.square - score
 
     def recenter(
         self, label: Int[Tensor, "group point"], distance: Float[Tensor, "group point"]
-    ) -> Float[Tensor, "group cluster channel"]:
-        """Mean of each cluster's points; an empty one moves to the point that was farthest from its centre."""
+    ) -> Float[Tensor, "group cluster point"]:
+        """Mean of each cluster's points; the first empty one moves to the point that was farthest from its centre.
+
+        A further one waits at the group's mean for its turn.
+        """
         cluster = torch.arange(self.wanted.shape[1], device=label.device)[:, None]
-        member = ((label[:, None, :] == cluster) & self.present[:, None, :]).to(self.points.dtype)
+        member = (label[:, None, :] == cluster) & self.present[:, None, :]
         size = member.sum(2)
-        mean = torch.bmm(member, self.points) / size[..., None].clamp(min=1)
         empty = (size == 0) & self.wanted
-        most = min(mean.shape[1], label.shape[1])
-        farthest = (distance + self.bonus).topk(most, dim=1).indices
-        order = (empty.cumsum(1) - 1).clamp(min=0, max=most - 1)
-        restart = self.points.gather(1, farthest.gather(1, order)[..., None].expand_as(mean))
-        return torch.where(empty[..., None], restart, mean)
+        restart = (empty & (empty.cumsum(1) == 1))[..., None] & self._farthest(distance)[:, None, :]
+        return (member | restart) / size[..., None].clamp(min=1).to(self.square.dtype)
+
+    def _farthest(self, distance: Float[Tensor, "group point"]) -> Bool[Tensor, "group point"]:
+        every = torch.arange(distance.shape[1], device=distance.device)
+        return every == (distance + self.bonus).argmax(1, keepdim=True)
