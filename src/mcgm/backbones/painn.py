@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.radial import ENVELOPES, BesselBasis
+from mcgm.backbones.radial import BesselBasis, envelope_named
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
@@ -93,7 +93,7 @@ class PaiNN(Backbone):
         )
         self.embedding = nn.Embedding(HEAVIEST + 1, channels)
         self.basis = BesselBasis(cutoff, radial)
-        self.envelope = ENVELOPES[envelope](cutoff)
+        self.envelope = envelope_named(envelope, cutoff)
         self.messages = nn.ModuleList(Message(channels, radial) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels, softness) for _ in range(layers))
         self.head = EnergyHead(channels)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mcgm.errors import ConfigError, unknown_name
+
 
 class PolynomialEnvelope(nn.Module):
     """Smooth step from 1 at zero distance to 0 at the cutoff, with vanishing first and second derivatives there.
@@ -47,6 +49,17 @@ class CosineCutoff(nn.Module):
 
 ENVELOPES = {"polynomial": PolynomialEnvelope, "cosine": CosineCutoff}
 """Envelopes by the name under which a configuration asks for them."""
+
+
+def envelope_named(name: str, cutoff: float) -> nn.Module:
+    """The envelope of this name.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name not in ENVELOPES:
+        raise ConfigError(unknown_name("envelope", name, ENVELOPES))
+    return ENVELOPES[name](cutoff)
 
 
 class GaussianBasis(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mcgm.activations import ShiftedSoftplus
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.radial import ENVELOPES, GaussianBasis
+from mcgm.backbones.radial import GaussianBasis, envelope_named
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
@@ -71,7 +71,7 @@ class SchNet(Backbone):
         )
         self.embedding = nn.Embedding(HEAVIEST + 1, channels)
         self.basis = GaussianBasis(cutoff, radial)
-        self.envelope = ENVELOPES[envelope](cutoff)
+        self.envelope = envelope_named(envelope, cutoff)
         self.interactions = nn.ModuleList(Interaction(channels, filters, radial) for _ in range(layers))
         self.head = EnergyHead(channels, ShiftedSoftplus())
         for module in [*self.interactions.modules(), *self.head.modules()]:

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.radial import ENVELOPES
+from mcgm.backbones.radial import envelope_named
 from mcgm.backbones.visnet_layers import EdgeUpdate, KeepEdges, MessageLayer, PairGeometry, glorot, softened_norm
 from mcgm.batch import Batch
-from mcgm.errors import ConfigError, unknown_name
+from mcgm.errors import ConfigError
 from mcgm.neighbors import Edges
 from mcgm.segments import segment_sum
 from mcgm.structure import HEAVIEST
@@ -77,7 +77,7 @@ class ViSNet(Backbone):
         _check(channels, options)
         super().__init__(channels=channels, layers=layers, cutoff=cutoff, **options)
         self.components = 3 if degree == 1 else 8
-        self.envelope = ENVELOPES[envelope](cutoff)
+        self.envelope = envelope_named(envelope, cutoff)
         self.basis = ExpNormalBasis(cutoff, radial)
         self.element = nn.Embedding(HEAVIEST + 1, channels)
         self.neighbor_element = nn.Embedding(HEAVIEST + 1, channels)
@@ -201,8 +201,6 @@ def _check(channels: int, options: dict[str, Any]) -> None:
             f"visnet: channels={channels} must be even and divisible by heads={options['heads']}; "
             f"the nearest that is: {math.lcm(2, options['heads']) * max(1, channels // math.lcm(2, options['heads']))}."
         )
-    if options["envelope"] not in ENVELOPES:
-        raise ConfigError("visnet: " + unknown_name("envelope", options["envelope"], ENVELOPES))
     if options["degree"] not in (1, 2):
         raise ConfigError(f"visnet: degree={options['degree']}; required: 1 or 2.")
     if not options["softness"] > 0:
