@@ -102,8 +102,10 @@ class Assignment:
 
     def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
         """Weighted mean over the members of each cluster, zero where it is empty."""
-        size = segment_sum(self.weight, self.cluster, self.clusters)
-        return self.total(values) / torch.where(size > 0, size, torch.ones_like(size))[:, None]
+        size = segment_sum(self.weight, self.cluster, self.clusters).clamp(min=torch.finfo(self.weight.dtype).tiny)
+        # normalising the weights, not the sums, costs nothing in a backward pass where clusters are hard
+        share = self.weight / take(size, self.cluster)
+        return segment_sum(take(values, self.member) * share[:, None], self.cluster, self.clusters)
 
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""

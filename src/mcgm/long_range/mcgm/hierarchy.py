@@ -24,6 +24,7 @@ from mcgm.long_range.base import Clusters, Contribution, LongRange
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.clusterers import Clusterer
 from mcgm.long_range.mcgm.scope import Scope
+from mcgm.segments import take
 
 Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
 
@@ -58,7 +59,7 @@ class HierarchyState:
     prescribed: tuple[tuple[Assignment, ...], ...] | None
     generator: torch.Generator | None
     features: tuple[Float[Tensor, "_ channel"], ...] = ()
-    layers: tuple[tuple[Clusters, ...], ...] = ()
+    layers: tuple[tuple[Assignment, ...], ...] = ()
 
 
 class Exchange(nn.Module):
@@ -143,16 +144,11 @@ class Hierarchy(LongRange):
 
         features, assignments = exchange.rise(scalars, assign)
         update, *received = exchange.descend(features, assignments)
-        mass = scalars.new_ones(len(scalars))
-        clusters = []
-        for assignment, nodes in zip(assignments, levels[1:], strict=True):
-            mass = assignment.total(mass)
-            clusters.append(Clusters(assignment, state.index.molecule[nodes.group], mass, torch.zeros_like(mass)))
-        return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(clusters)))
+        return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(assignments)))
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:
         """Energies of the clusters of every level, from the last layer's features."""
-        *earlier, last = state.layers
+        *earlier, last = (_clusters(scalars, assignments, state.index) for assignments in state.layers)
         last = tuple(
             replace(clusters, energy=self.weighting(clusters.mass) * head(features))
             for clusters, head, features in zip(last, self.heads, state.features, strict=True)
@@ -162,3 +158,15 @@ class Hierarchy(LongRange):
             molecule=torch.cat([clusters.molecule for clusters in last]),
             clusters=(*earlier, last),
         )
+
+
+def _clusters(
+    scalars: Float[Tensor, "atom channel"], assignments: tuple[Assignment, ...], index: HierarchyIndex
+) -> tuple[Clusters, ...]:
+    """The levels of one layer with the number of atoms in each cluster, energies still zero."""
+    mass = scalars.new_ones(len(scalars))
+    levels = []
+    for assignment, nodes in zip(assignments, index.levels[1:], strict=True):
+        mass = assignment.total(mass)
+        levels.append(Clusters(assignment, take(index.molecule, nodes.group), mass, torch.zeros_like(mass)))
+    return tuple(levels)
