@@ -33,8 +33,8 @@ def columns(rows: Sequence[VariantSummary]) -> tuple[Column, ...]:
         Column("Energy MAE", "meV", lambda row: spread_text(row.energy)),
         Column("Force MAE", "meV/Å", lambda row: spread_text(row.force)),
         Column("Parameters", "", lambda row: f"{row.parameters:,}"),
-        Column("Time per epoch", "s", lambda row: spread_text(row.seconds_per_epoch)),
-        Column("Inference", "ms/molecule", lambda row: spread_text(row.inference)),
+        Column("Time per epoch", "s", lambda row: mean_text(row.seconds_per_epoch)),
+        Column("Inference", "ms/molecule", lambda row: mean_text(row.inference)),
         Column("Energy change", "%", lambda row: change_text(row.energy_change), lambda row: _tone(row.energy_change)),
         Column("Force change", "%", lambda row: change_text(row.force_change), lambda row: _tone(row.force_change)),
     )
@@ -115,6 +115,11 @@ def spread_text(spread: Spread | None) -> str:
         return ABSENT
     mean = number(spread.mean)
     return mean if spread.deviation is None else f"{mean} ± {spread.deviation:.{decimals(spread.mean)}f}"
+
+
+def mean_text(spread: Spread | None) -> str:
+    """Mean alone: for what is measured once per variant, all variants side by side, and not once per seed."""
+    return ABSENT if spread is None else number(spread.mean)
 
 
 def change_text(spread: Spread | None) -> str:
