@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from mcgm import build
 from mcgm.errors import ConfigError
 from mcgm.training.config import CompareConfig, ScheduleConfig, TrainConfig
+from mcgm.training.preparation import make_potential, open_parts
 from mcgm.training.recipe import merge, overrides, read_recipe, to_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -74,3 +77,14 @@ def test_broken_recipe_is_an_error_that_names_the_file(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_recipe(path, TrainConfig)
     assert str(path) in str(caught.value)
+
+
+def test_scale_factors_are_fitted_where_a_network_has_them(small_recipe):
+    small_recipe["model"] = {"backbone": "gemnet-t", "long_range": "mcgm", "cutoff": 4.0}
+    config = to_config(small_recipe, TrainConfig)
+    potential = make_potential(config, open_parts(config.data))
+    fresh = build(backbone="gemnet-t", long_range="mcgm", cutoff=4.0)
+    factors = {name: value for name, value in potential.named_buffers() if name.endswith("factor")}
+    assert factors
+    initial = dict(fresh.named_buffers())
+    assert all(not torch.allclose(value, initial[name]) for name, value in factors.items())

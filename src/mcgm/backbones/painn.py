@@ -22,6 +22,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"channels": 64, "radial": 20, "layers": 3},
 }
 
+
 @dataclass(frozen=True, eq=False)
 class PaiNNState:
     """Scalars s and vectors v of the atoms, and what every layer reads of the edges."""

@@ -58,6 +58,8 @@ def fit_scale_factors(backbone: Backbone, batches: Iterable[Batch]) -> dict[str,
     Raises:
         DataError: no edges in the batches, so that nothing varies.
     """
+    if not any(isinstance(module, ScaleFactor) for module in backbone.modules()):
+        return {}
     batches = list(batches)
     fitted = {}
     for name, factor in _in_order(backbone, batches).items():

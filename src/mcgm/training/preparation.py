@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mcgm.backbones.scale_factors import fit_scale_factors
+from mcgm.batch import Batch
 from mcgm.data import Dataset, Labels
 from mcgm.data.labels import declared
 from mcgm.data.readers import reader_of
@@ -23,6 +26,9 @@ from mcgm.training.config import DataConfig, ModelConfig, SplitConfig, TrainConf
 
 SCALE_FROM = 2000
 """structures that the scale is estimated from."""
+
+CALIBRATE_ON = 64
+"""structures that scale factors are fitted on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +104,23 @@ def _rule(config: DataConfig) -> SplitRule:
 
 
 def make_potential(config: TrainConfig, parts: Parts) -> Potential:
-    """A fresh potential: element references and scale from the training part, weights drawn from the seed."""
+    """A fresh potential: element references, scale and scale factors from the training part, weights from the seed."""
     model = config.model
-    fit = ReferenceFit(
-        intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit
-    )
+    fit = ReferenceFit(intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit)
     references = fit.fit(parts.train, parts.everything)
     dtype = getattr(torch, config.training.precision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         potential = unfitted(model, parts, references)
+    fit_scale_factors(potential.backbone, _calibration(parts.train, potential.cutoff))
     return potential.to(dtype)
+
+
+def _calibration(train: Dataset, cutoff: float) -> Iterator[Batch]:
+    """A few structures from all over the training part, for a network that has scale factors."""
+    chosen = np.linspace(0, len(train) - 1, min(len(train), CALIBRATE_ON)).astype(int)
+    for part in np.array_split(chosen, -(-len(chosen) // 8)):
+        yield Batch.from_structures([train[int(k)] for k in part], cutoff=cutoff)
 
 
 def unfitted(model: ModelConfig, parts: Parts, references: ElementReferences) -> Potential:
