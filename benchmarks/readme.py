@@ -1,6 +1,6 @@
 """Write the tables of the README from the files in `benchmarks/results`, and from nothing else.
 
-python benchmarks/readme.py [--check]
+python benchmarks/readme.py [--check] [--store runs/sample --store runs/conformers_xtb]
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+import yaml
 
 from mcgm.files import replacing
 from mcgm.report.result import read_results
@@ -22,7 +24,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def comparison(name: str, title: str) -> str:
     """The table of a finished `mcgm compare`, with what its figures are."""
-    results = read_results(RESULTS / name)
+    order = list(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))["variants"])
+    results = sorted(read_results(RESULTS / name), key=lambda result: (order.index(result.variant), result.seed))
     rows = summarize(results)
     first = results[0]
     command = f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}"
@@ -59,6 +62,14 @@ def _quartiles(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} [{ratio['quartile_1']:.2f}, {ratio['quartile_3']:.2f}]"
 
 
+def store(comparison: Path) -> None:
+    """Keep the results of a finished comparison under its name; its predictions are too large for that."""
+    target = RESULTS / comparison.name
+    target.mkdir(parents=True, exist_ok=True)
+    for result in read_results(comparison / "cells"):
+        result.save(target / f"{result.variant}-seed{result.seed}.json")
+
+
 def filled(text: str) -> str:
     """The README with every table between its marks written anew."""
     tables = {
@@ -77,7 +88,11 @@ def main() -> int:
     """Write, or with --check only compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the README differs")
-    check = parser.parse_args().check
+    parser.add_argument("--store", action="append", default=[], type=Path, help="a finished comparison to keep first")
+    options = parser.parse_args()
+    check = options.check
+    for folder in options.store:
+        store(folder)
     readme = ROOT / "README.md"
     old = readme.read_text(encoding="utf-8")
     new = filled(old)

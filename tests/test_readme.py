@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -74,3 +76,9 @@ def test_the_block_for_other_networks_runs(monkeypatch):
     alone = names["model"](names["numbers"], names["positions"], names["batch"])
     assert names["energy"].shape == (2, 1)
     assert not torch.allclose(names["energy"], alone)
+
+
+def test_the_tables_are_those_of_the_stored_results():
+    script = Path(__file__).parent.parent / "benchmarks" / "readme.py"
+    checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr or "run: python benchmarks/readme.py"
