@@ -294,10 +294,10 @@ def test_stress_of_an_open_molecule_is_refused(potential):
 
 def test_jumps_must_be_asked_for_by_name():
     paper = make_potential("mcgm_paper")
-    with pytest.raises(ConfigError, match="allow_jumps"):
+    with pytest.raises(ConfigError, match="allow_discontinuous"):
         MCGMCalculator(paper)
     atoms = molecule("CH3CH2OH")
-    atoms.calc = MCGMCalculator(paper, allow_jumps=True)
+    atoms.calc = MCGMCalculator(paper, allow_discontinuous=True)
     assert_equals_potential(atoms, paper)
 
 

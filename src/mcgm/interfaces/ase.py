@@ -35,7 +35,7 @@ class MCGMCalculator(Calculator):
         device: torch device.
         dtype: float32 or float64; default: that of the potential. Dynamics is best in float64.
         skin: Å around the cutoff; pairs are searched again only once atoms have moved by half of it.
-        allow_jumps: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
+        allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
 
     Raises:
         ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
@@ -51,7 +51,7 @@ class MCGMCalculator(Calculator):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         skin: float = 0.5,
-        allow_jumps: bool = False,
+        allow_discontinuous: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -60,10 +60,10 @@ class MCGMCalculator(Calculator):
         if dtype not in (None, torch.float32, torch.float64):
             raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
         given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
-        if not (given.is_smooth or allow_jumps):
+        if not (given.is_smooth or allow_discontinuous):
             raise ConfigError(
                 "the energy of this potential jumps where clusters change (is_smooth is false), so dynamics and "
-                "optimisers are unreliable. Train one with long_range='mcgm', or pass allow_jumps=True."
+                "optimisers are unreliable. Train one with long_range='mcgm', or pass allow_discontinuous=True."
             )
         self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
         self.skin = skin

@@ -28,7 +28,7 @@ def energy_drift(
     with velocities of the temperature and no net motion. Potentials that say that they jump are run too.
     """
     atoms = structure.to_atoms()
-    atoms.calc = MCGMCalculator(in_double(potential), allow_jumps=True)
+    atoms.calc = MCGMCalculator(in_double(potential), allow_discontinuous=True)
     thermalize_momenta(atoms, temperature_K, rng=np.random.default_rng(seed))
     Stationary(atoms)
     energies: list[float] = []
