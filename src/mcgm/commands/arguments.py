@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mcgm.training.recipe import RECIPE_SUFFIXES, merge, overrides, read_recipe, to_config
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 def make_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -33,6 +35,16 @@ def configure(source: str, settings: list[str], kind: type[C], changes: dict[str
     content = read_recipe(path, kind) if is_recipe else {"data": {"path": source}}
     content = merge(merge(content, changes), overrides(settings, kind))
     return to_config(content, kind, source=source if is_recipe else "command line")
+
+
+def watched(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
+    """Passes items on under a progress bar, which is drawn on a terminal only and leaves nothing behind."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    return lambda items: track(items, description=description, console=console, transient=True, disable=hidden)
 
 
 def model_path(text: str) -> Path:

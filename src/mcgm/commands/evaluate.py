@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcgm.commands.arguments import make_parser, model_path
+from mcgm.commands.arguments import make_parser, model_path, watched
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def run(arguments: list[str]) -> int:
         name, dataset = _part(path, read_header(path), known.part or "test")
     else:
         name, dataset = Path(known.data).name, _open(known.data, known.labels)
-    metrics = evaluate(potential, dataset, forces=False if known.no_forces else None).metrics
+    forces = False if known.no_forces else None
+    metrics = evaluate(potential, dataset, forces=forces, watch=watched("evaluating")).metrics
     if known.json:
         json.dump({"model": str(path), "data": name} | vars(metrics), sys.stdout, indent=1)
         print()

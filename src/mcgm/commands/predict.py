@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcgm.commands.arguments import make_parser, model_path
+from mcgm.commands.arguments import make_parser, model_path, watched
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def run(arguments: list[str]) -> int:
 
     potential = load(model_path(known.model), device=known.device)
     source = sample_path() if known.structures == "sample" else known.structures
-    count = _write(known.output, predictions(potential, open_structures(source)))
+    structures = watched("predicting")(open_structures(source))
+    count = _write(known.output, predictions(potential, structures))
     print(f"{known.output}: {count} structures")
     return 0
 

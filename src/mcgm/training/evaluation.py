@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +25,26 @@ class Evaluation:
     predictions: Predictions
 
 
-def batches(potential: Potential, dataset: Dataset) -> Iterator[LabelledBatch]:
+Chosen = Iterable[Sequence[int]]
+
+
+def batches(potential: Potential, dataset: Dataset, chosen: Chosen) -> Iterator[LabelledBatch]:
     """The data set in evaluation batches on the potential's device."""
     collate = Collate(potential, potential.dtype)
-    for chosen in EvaluationSampler(dataset.sizes):
-        data = collate([dataset[k] for k in chosen])
-        yield data.to(potential.device)
+    for indices in chosen:
+        yield collate([dataset[k] for k in indices]).to(potential.device)
 
 
-def evaluate(potential: Potential, dataset: Dataset, *, forces: bool | None = None) -> Evaluation:
+def evaluate(
+    potential: Potential,
+    dataset: Dataset,
+    *,
+    forces: bool | None = None,
+    watch: Callable[[Sequence[Sequence[int]]], Chosen] = iter,
+) -> Evaluation:
     """Predict all structures and compare; forces (default: where every structure has them) in evaluation mode.
+
+    `watch` passes on the batches' indices, and may draw a progress bar meanwhile.
 
     Raises:
         DataError: no structures, or one without energy.
@@ -48,7 +58,7 @@ def evaluate(potential: Potential, dataset: Dataset, *, forces: bool | None = No
     sums = ErrorSums()
     energies, predicted_forces, true_forces = [], [], []
     names: list[str] = []
-    for data in batches(potential, dataset):
+    for data in batches(potential, dataset, watch(list(EvaluationSampler(dataset.sizes)))):
         with torch.no_grad():
             prediction = potential(data.batch, forces=forces)
         sums.add(prediction.energy, prediction.forces, data)
