@@ -5,10 +5,13 @@ python benchmarks/clustering.py
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from side_by_side import ratio, seconds, store
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from mcgm.long_range.mcgm.assignment import Nodes
 from mcgm.long_range.mcgm.kmeans import kmeans
@@ -55,16 +58,20 @@ def measure(points: np.ndarray, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Points without structure, and points around as many centres as there are clusters."""
-    torch.set_num_threads(1)
     random = np.random.default_rng(0)
     noise = random.normal(size=(GROUPS, POINTS, CHANNELS)).astype(np.float32)
     centers = 2 * random.normal(size=(GROUPS, CLUSTERS, CHANNELS)).astype(np.float32)
     grouped = noise + centers[:, random.integers(0, CLUSTERS, POINTS)]
     figures = {
-        "question": f"{GROUPS} groups x {POINTS} points x {CHANNELS} channels into {CLUSTERS} clusters, 1 thread",
-        "points without structure": measure(noise, rounds=9),
-        "points around centres": measure(grouped, rounds=9),
+        "question": f"{GROUPS} groups x {POINTS} points x {CHANNELS} channels into {CLUSTERS} clusters",
     }
+    for threads in (1, os.cpu_count() or 1):
+        torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            figures[f"threads {threads}"] = {
+                "points without structure": measure(noise, rounds=15),
+                "points around centres": measure(grouped, rounds=15),
+            }
     store("clustering", figures)
 
 

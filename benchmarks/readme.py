@@ -49,11 +49,15 @@ def cost() -> str:
             cells = (_quartiles(ratios[block]) for block in blocks)
             lines.append(f"| {backbone}, {what} | " + " | ".join(cells) + " |")
     parts = ("points without structure", "points around centres")
-    faster = " and ".join(f"{clustering[p]['times faster, deterministic']['median']:.1f}" for p in parts)
+    rows = {name: figures for name, figures in clustering.items() if name.startswith("threads")}
+    faster = "; ".join(
+        f"{name}: " + " and ".join(f"{row[p]['times faster, deterministic']['median']:.1f}" for p in parts)
+        for name, row in rows.items()
+    )
     lines += [
         "",
-        f"K-means++ ({clustering['question']}): {faster} times faster than a scikit-learn loop, for points without "
-        "structure and points around centres. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
+        f"K-means++ ({clustering['question']}), times faster than a scikit-learn loop, for points without structure "
+        f"and around centres: {faster}. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
     ]
     return "\n".join(lines)
 
