@@ -16,7 +16,7 @@ import yaml
 from mcgm.files import replacing
 from mcgm.report.result import read_results
 from mcgm.report.summary import summarize
-from mcgm.report.table import caption, markdown_table
+from mcgm.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -29,7 +29,7 @@ def comparison(name: str, title: str) -> str:
     rows = summarize(results)
     first = results[0]
     command = f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}"
-    return f"**{title}**\n\n{markdown_table(rows)}\n\n{caption(rows)} {command}."
+    return f"**{title}**\n\n{markdown_table(rows).rstrip()} {command}."
 
 
 def cost() -> str:

@@ -79,6 +79,7 @@ class Assignment:
     """Rows of (member, cluster, weight): one per member where clusters are hard, several where they are soft.
 
     The weights of a member sum to one. A cluster may be empty: its mean is zero, and its energy does not count.
+    `is_hard` says that the rows are the members in their order, all of weight one: then fewer operations do.
     """
 
     member: Int[Tensor, "row"]
@@ -86,30 +87,30 @@ class Assignment:
     weight: Float[Tensor, "row"]
     members: int
     clusters: int
+    is_hard: bool = False
 
     @classmethod
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
         """Every member in exactly one cluster."""
         member = torch.arange(len(cluster), device=cluster.device)
-        return cls(
-            member, cluster, torch.ones(len(cluster), dtype=dtype, device=cluster.device), len(cluster), clusters
-        )
+        weight = torch.ones(len(cluster), dtype=dtype, device=cluster.device)
+        return cls(member, cluster, weight, len(cluster), clusters, is_hard=True)
 
     def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
         """Weighted sum over the members of each cluster."""
-        weight = self.weight.reshape(-1, *[1] * (values.dim() - 1))
-        return segment_sum(take(values, self.member) * weight, self.cluster, self.clusters)
+        if not self.is_hard:
+            values = take(values, self.member) * self.weight.reshape(-1, *[1] * (values.dim() - 1))
+        return segment_sum(values, self.cluster, self.clusters)
 
     def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
         """Weighted mean over the members of each cluster, zero where it is empty."""
         size = segment_sum(self.weight, self.cluster, self.clusters).clamp(min=torch.finfo(self.weight.dtype).tiny)
-        # normalising the weights, not the sums, costs nothing in a backward pass where clusters are hard
-        share = self.weight / take(size, self.cluster)
-        return segment_sum(take(values, self.member) * share[:, None], self.cluster, self.clusters)
+        return self.total(values) / size[:, None]
 
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""
-        return segment_sum(take(values, self.cluster) * self.weight[:, None], self.member, self.members)
+        rows = take(values, self.cluster)
+        return rows if self.is_hard else segment_sum(rows * self.weight[:, None], self.member, self.members)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:
@@ -138,7 +139,10 @@ def split(
     cluster = (assignment.cluster - first_cluster[owner])[order].split(rows)
     weight = assignment.weight[order].split(rows)
     sizes = zip(members.tolist(), clusters.tolist(), strict=True)
-    return [Assignment(m, c, w, *size) for m, c, w, size in zip(member, cluster, weight, sizes, strict=True)]
+    return [
+        Assignment(m, c, w, *size, is_hard=assignment.is_hard)
+        for m, c, w, size in zip(member, cluster, weight, sizes, strict=True)
+    ]
 
 
 def join(parts: Sequence[Assignment]) -> Assignment:
@@ -154,4 +158,5 @@ def join(parts: Sequence[Assignment]) -> Assignment:
         weight=torch.cat([part.weight for part in parts]),
         members=members[-1],
         clusters=clusters[-1],
+        is_hard=all(part.is_hard for part in parts),
     )
