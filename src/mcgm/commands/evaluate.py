@@ -78,7 +78,7 @@ def table(rows: Mapping[str, Metrics]) -> Table:
     """Errors as a table, one row for each data set."""
     from rich.table import Table
 
-    grid = Table("data", "structures", "E MAE meV", "meV/atom", "E RMSE meV", "F MAE meV/Å", "F RMSE meV/Å")
+    grid = Table("data", "count", "E MAE meV", "meV/atom", "E RMSE meV", "F MAE meV/Å", "F RMSE meV/Å")
     for column in grid.columns[1:]:
         column.justify = "right"
     for name, item in rows.items():
