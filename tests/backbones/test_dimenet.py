@@ -28,7 +28,7 @@ TINY = {
 def network(**options: object) -> DimeNetPlusPlus:
     """A small network in float64, away from its initial biases and frequencies, with forces as large as real ones."""
     torch.manual_seed(0)
-    dimenet = DimeNetPlusPlus(**({"cutoff": CUTOFF, "update": "none"} | TINY | options)).double()
+    dimenet = DimeNetPlusPlus(**({"cutoff": CUTOFF, "update": "none", "envelope": "dimenet"} | TINY | options)).double()
     for name, parameter in dimenet.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.3)

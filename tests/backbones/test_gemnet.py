@@ -32,7 +32,7 @@ TINY = {
 def network(**options: object) -> GemNetT:
     """A small network in float64 whose frequencies and scale factors have left their initial values."""
     torch.manual_seed(0)
-    gemnet = GemNetT(**({"cutoff": CUTOFF, "update": "none"} | TINY | options)).double()
+    gemnet = GemNetT(**({"cutoff": CUTOFF, "update": "none", "envelope": "dimenet"} | TINY | options)).double()
     with torch.no_grad():
         for module in gemnet.modules():
             if isinstance(module, ScaleFactor):

@@ -15,7 +15,7 @@ from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
 from mcgm.backbones.dimenet_blocks import EmbeddingBlock, Geometry, InteractionBlock, OutputBlock
 from mcgm.backbones.directional import EdgePairs
 from mcgm.backbones.edge_updates import EdgeState, build_update
-from mcgm.backbones.radial import PolynomialEnvelope
+from mcgm.backbones.radial import envelope_named
 from mcgm.batch import Batch
 from mcgm.neighbors import Edges
 
@@ -48,8 +48,9 @@ class DimeNetPlusPlus(Backbone):
     `channels` is the width of the output blocks' atom features (the scalars), `message_channels` that of the edges.
     Follows the authors' code where it differs from the papers' equations, as all published results do: messages are
     gated by the radial basis of their own edge, and the spherical basis carries the envelope times cutoff / r.
-    Exponent 6 of the envelope, frequencies learnt; initial weights smaller than published in two places (see
-    `dimenet_blocks`). `update` says how long-range updates enter: see `edge_updates`.
+    The envelope has exponent 6 and three vanishing derivatives (`envelope="dimenet"`: two, as published). Frequencies
+    are learnt; initial weights smaller than published in two places (see `dimenet_blocks`). `update` says how
+    long-range updates enter: see `edge_updates`.
     Source: arXiv:2011.14115; bases and blocks arXiv:2003.03123, Eqs. 4 to 9.
     """
 
@@ -64,6 +65,7 @@ class DimeNetPlusPlus(Backbone):
         basis_channels: int = 8,
         radial: int = 6,
         degrees: int = 5,
+        envelope: str = "polynomial",
         update: str = "edges",
     ) -> None:
         super().__init__(
@@ -75,9 +77,10 @@ class DimeNetPlusPlus(Backbone):
             basis_channels=basis_channels,
             radial=radial,
             degrees=degrees,
+            envelope=envelope,
             update=update,
         )
-        self.envelope = PolynomialEnvelope(cutoff)
+        self.envelope = envelope_named(envelope, cutoff)
         self.radial_basis = LearnedBesselBasis(cutoff, radial)
         self.spherical_basis = SphericalBesselBasis(cutoff, degrees, radial)
         self.harmonics = SphericalHarmonics(degrees)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mcgm.errors import ConfigError, unknown_name
+from mcgm.segments import take
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class PairToEdge(EdgeUpdate):
         if state.layer >= len(self.maps):
             return state
         sent, received = self.maps[state.layer](update).chunk(2, dim=1)
-        return replace(state, message=state.message + sent[state.source] + received[state.target])
+        return replace(state, message=state.message + take(sent, state.source) + take(received, state.target))
 
     def energies(self, state: EdgeState) -> Float[Tensor, "atom"]:
         """None beyond the output blocks."""

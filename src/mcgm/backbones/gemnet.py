@@ -16,7 +16,7 @@ from mcgm.backbones.directional import EdgePairs
 from mcgm.backbones.edge_updates import EdgeState, build_update
 from mcgm.backbones.gemnet_bases import BASES
 from mcgm.backbones.gemnet_blocks import Dense, EdgeEmbedding, Geometry, InteractionBlock, OutputBlock
-from mcgm.backbones.radial import PolynomialEnvelope
+from mcgm.backbones.radial import envelope_named
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.neighbors import Edges
@@ -65,7 +65,8 @@ class GemNetT(Backbone):
     `channels` is the width of the atoms and of the output blocks' features (the scalars), `message_channels` that of
     the edges; `depths` counts residual blocks before and after the skip, after the concatenation, and of atoms.
     `basis` is "bessel" (the paper's) or "gaussian" (that of the OC20 and OE62 benchmarks, hence of size `paper`).
-    Envelope of exponent 5. Scale factors have rough values until `fit_scale_factors` sets them; saved with the weights.
+    The envelope has exponent 5 and three vanishing derivatives (`envelope="dimenet"`: two, as published). Scale factors
+    have rough values until `fit_scale_factors` sets them; saved with the weights.
     `update` says how long-range updates enter: see `edge_updates`. Source: arXiv:2106.08903, sections 4 to 6.
     """
 
@@ -83,6 +84,7 @@ class GemNetT(Backbone):
         degrees: int = 5,
         basis: str = "bessel",
         depths: tuple[int, int, int, int] = (1, 1, 1, 1),
+        envelope: str = "polynomial",
         update: str = "edges",
     ) -> None:
         super().__init__(
@@ -97,11 +99,12 @@ class GemNetT(Backbone):
             degrees=degrees,
             basis=basis,
             depths=list(depths),
+            envelope=envelope,
             update=update,
         )
         if basis not in BASES:
             raise ConfigError(f"basis: {unknown_name('basis', basis, BASES)}")
-        self.envelope = PolynomialEnvelope(cutoff, exponent=5)
+        self.envelope = envelope_named(envelope, cutoff, exponent=5)
         self.basis = BASES[basis](cutoff, radial, degrees, basis_channels)  # type: ignore[call-arg]
         self.harmonics = SphericalHarmonics(degrees)
         self.gate, self.atom_gate, self.output_gate = (Dense(radial, basis_channels) for _ in range(3))

@@ -74,7 +74,7 @@ class PaiNN(Backbone):
     """PaiNN of the original paper: plain SiLU, no layer norm, none of the scaling factors that OCP adds.
 
     Chosen because the published equations are complete without them; parameter counts agree within 0.1 %. The cutoff is
-    a polynomial envelope with vanishing first and second derivatives (`envelope="cosine"` gives the published one).
+    a polynomial envelope with three vanishing derivatives (`envelope="cosine"` gives the published one).
     Norms are sqrt(|V v|² + softness²): without it they have a kink where symmetry makes a vector vanish, and forces
     jump there.
     """

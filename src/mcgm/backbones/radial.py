@@ -12,23 +12,34 @@ from mcgm.errors import ConfigError, unknown_name
 
 
 class PolynomialEnvelope(nn.Module):
-    """Smooth step from 1 at zero distance to 0 at the cutoff, with vanishing first and second derivatives there.
+    """Smooth step from 1 at zero distance to 0 at the cutoff, where its first `vanishing` derivatives are zero.
 
-    u(d) = 1 - (p+1)(p+2)/2 d^p + p(p+2) d^(p+1) - p(p+1)/2 d^(p+2), d = r / cutoff; zero beyond the cutoff.
-    Source: DimeNet, arXiv:2003.03123, Eq. 8.
+    u(d) = 1 - d^p sum_{k=0}^{vanishing} binomial(p - 1 + k, k) (1 - d)^k, d = r / cutoff; zero beyond the cutoff. It
+    falls like (1 - d)^(vanishing + 1). With three vanishing derivatives the slope of the force is as flat as the force.
+    Two make Eq. 8 of DimeNet (arXiv:2003.03123), which this generalises (a regularised incomplete beta function).
     """
 
-    def __init__(self, cutoff: float, exponent: int = 6) -> None:
+    def __init__(self, cutoff: float, exponent: int = 6, vanishing: int = 3) -> None:
         super().__init__()
         self.cutoff = cutoff
         self.exponent = exponent
+        self.coefficients = tuple(math.comb(exponent - 1 + k, k) for k in range(vanishing + 1))
 
     def forward(self, length: Float[Tensor, "edge"]) -> Float[Tensor, "edge"]:
         """Envelope at each length, Å."""
-        p = self.exponent
         d = length / self.cutoff
-        inner = (p + 1) * (p + 2) / 2 - p * (p + 2) * d + p * (p + 1) / 2 * d * d
-        return torch.where(d < 1, 1 - d.pow(p) * inner, torch.zeros_like(d))
+        left = 1 - d
+        inner = torch.full_like(d, self.coefficients[-1])
+        for coefficient in self.coefficients[-2::-1]:
+            inner = inner * left + coefficient
+        return torch.where(d < 1, 1 - d.pow(self.exponent) * inner, torch.zeros_like(d))
+
+
+class PublishedEnvelope(PolynomialEnvelope):
+    """The polynomial of DimeNet and GemNet as published: two vanishing derivatives (arXiv:2003.03123, Eq. 8)."""
+
+    def __init__(self, cutoff: float, exponent: int = 6) -> None:
+        super().__init__(cutoff, exponent, vanishing=2)
 
 
 class CosineCutoff(nn.Module):
@@ -47,19 +58,19 @@ class CosineCutoff(nn.Module):
         return torch.where(length < self.cutoff, wave, torch.zeros_like(length))
 
 
-ENVELOPES = {"polynomial": PolynomialEnvelope, "cosine": CosineCutoff}
+ENVELOPES = {"polynomial": PolynomialEnvelope, "dimenet": PublishedEnvelope, "cosine": CosineCutoff}
 """Envelopes by the name under which a configuration asks for them."""
 
 
-def envelope_named(name: str, cutoff: float) -> nn.Module:
-    """The envelope of this name.
+def envelope_named(name: str, cutoff: float, **options: int) -> nn.Module:
+    """The envelope of this name, with options of its own (such as the exponent of a polynomial).
 
     Raises:
         ConfigError: unknown name.
     """
     if name not in ENVELOPES:
         raise ConfigError(unknown_name("envelope", name, ENVELOPES))
-    return ENVELOPES[name](cutoff)
+    return ENVELOPES[name](cutoff, **options)
 
 
 class GaussianBasis(nn.Module):

@@ -52,7 +52,7 @@ class Interaction(nn.Module):
 class SchNet(Backbone):
     """SchNet with shifted softplus throughout, as in the original paper and in PyG.
 
-    Differs in the cutoff: a polynomial envelope with vanishing first and second derivatives instead of the cosine
+    Differs in the cutoff: a polynomial envelope with three vanishing derivatives instead of the cosine
     (`envelope="cosine"` gives that one), and no cap on neighbours.
     """
 

@@ -75,7 +75,7 @@ class VariantSummary:
 
 
 def summarize(results: Sequence[RunResult]) -> tuple[VariantSummary, ...]:
-    """One row per variant: variants that are compared with none come first, the others as they stand in the results.
+    """One row per variant: each that is compared with none, in the order of the results, then those compared with it.
 
     Raises:
         DataError: no results, several data sets, a seed twice, or a reference that is not among the variants.
@@ -90,7 +90,8 @@ def summarize(results: Sequence[RunResult]) -> tuple[VariantSummary, ...]:
                 f"Known: {', '.join(variants)}."
             )
         rows.append(_summary(runs, variants[reference] if reference else ()))
-    return tuple(sorted(rows, key=lambda row: row.reference is not None))
+    place = {variant: k for k, variant in enumerate(variants)}
+    return tuple(sorted(rows, key=lambda row: (place[row.reference or row.variant], row.reference is not None)))
 
 
 def group_by_variant(results: Sequence[RunResult]) -> Mapping[str, tuple[RunResult, ...]]:

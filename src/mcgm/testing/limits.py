@@ -32,18 +32,12 @@ class CutoffStep:
 
 
 def cutoff_step(potential: Predictor, *, numbers: tuple[int, int, int] = (8, 1, 6), reach: float = 1e-6) -> CutoffStep:
-    """Difference between a neighbour just inside and just outside the cutoff, in float64.
+    """Difference between a neighbour `reach` Å inside and as far outside the cutoff, in float64.
 
-    Each side is taken at `reach` and twice `reach` Å from the cutoff and continued to it along a line, so that a slope
-    is not taken for a step. The third atom is the neighbour, the second makes the first one's surroundings more than a
-    sphere.
+    The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
     """
     potential = in_double(potential)
-    inside, outside = (
-        2 * _energy_force_slope(potential, numbers, sign * reach)
-        - _energy_force_slope(potential, numbers, 2 * sign * reach)
-        for sign in (-1, 1)
-    )
+    inside, outside = (_energy_force_slope(potential, numbers, sign * reach) for sign in (-1, 1))
     return CutoffStep(*(float(step) for step in np.abs(inside - outside)))
 
 

@@ -50,7 +50,6 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
     evaluation.predictions.save(cells / f"{name}.npz")
     save_molecules(cells / f"{name}.clusters.json", clustered_molecules(trained.potential, test))
     variants = config.variants
-    reference = config.reference or next(iter(variants))
     result = RunResult(
         variant=variant,
         label=variants[variant].label or variant,
@@ -61,7 +60,7 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
         parameters=count_parameters(trained.potential),
         metrics=evaluation.metrics,
         seconds_per_epoch=trained.seconds / max(1, len(trained.curves)),
-        reference=None if variant == reference else reference,
+        reference=config.reference_of(variant),
         curves=trained.curves,
         peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         predictions=f"{name}.npz",

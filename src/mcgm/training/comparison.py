@@ -38,8 +38,11 @@ def check(config: CompareConfig) -> None:
         config.cell(name, config.seeds[0], "")
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds: required: different ones; got {config.seeds}.")
-    if config.reference is not None and config.reference not in config.variants:
-        raise ConfigError("reference: " + unknown_name("variant", config.reference, config.variants))
+    wanted = {"reference": config.reference}
+    wanted |= {f"variants.{name}.reference": variant.reference for name, variant in config.variants.items()}
+    for key, reference in wanted.items():
+        if reference is not None and reference not in config.variants:
+            raise ConfigError(f"{key}: " + unknown_name("variant", reference, config.variants))
     if config.processes < 1 or config.threads < 1:
         raise ConfigError(f"processes and threads: at least 1; got {config.processes} and {config.threads}.")
 

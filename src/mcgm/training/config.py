@@ -135,10 +135,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """One row of a comparison: a label and the model settings in which it departs from the shared ones."""
+    """One row of a comparison: a label and the model settings in which it departs from the shared ones.
+
+    `reference` is the variant that this one is compared with, if not the comparison's; itself: none.
+    """
 
     label: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    reference: str | None = None
 
 
 def default_variants() -> dict[str, VariantConfig]:
@@ -166,6 +170,11 @@ class CompareConfig:
     processes: int = 2
     threads: int = 1
     output: str = "runs/compare"
+
+    def reference_of(self, variant: str) -> str | None:
+        """The variant that this one is compared with; `None` for one that is a reference itself."""
+        reference = self.variants[variant].reference or self.reference or next(iter(self.variants))
+        return None if reference == variant else reference
 
     def cell(self, variant: str, seed: int, output: str) -> TrainConfig:
         """The recipe of one cell.
