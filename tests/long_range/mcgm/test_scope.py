@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from mcgm import Batch, build
-from mcgm.long_range.mcgm.scope import EachMolecule, WholeSystem
+from mcgm.long_range.mcgm.scope import BondedMolecules, WholeSystem
 
 
 def two_waters(distance=4.0):
@@ -17,8 +17,8 @@ def two_waters(distance=4.0):
 
 
 def groups(scope, atoms, cutoff=3.0):
-    group, owner = scope(Batch.from_atoms(atoms, cutoff=cutoff))
-    return group.tolist(), owner.tolist()
+    found = scope(Batch.from_atoms(atoms, cutoff=cutoff))
+    return found.group.tolist(), found.molecule.tolist()
 
 
 def test_a_whole_system_is_one_group():
@@ -26,32 +26,32 @@ def test_a_whole_system_is_one_group():
 
 
 def test_molecules_of_a_structure_are_groups_of_their_own():
-    assert groups(EachMolecule(), [two_waters(), molecule("OH")]) == ([0, 0, 0, 1, 1, 1, 2, 2], [0, 0, 1])
+    assert groups(BondedMolecules(), [two_waters(), molecule("OH")]) == ([0, 0, 0, 1, 1, 1, 2, 2], [0, 0, 1])
 
 
 def test_atoms_of_different_molecules_may_stand_in_any_order():
     order = [3, 0, 4, 1, 5, 2]
-    assert groups(EachMolecule(), [molecule("OH"), two_waters()[order]])[0] == [0, 0, 1, 2, 1, 2, 1, 2]
+    assert groups(BondedMolecules(), [molecule("OH"), two_waters()[order]])[0] == [0, 0, 1, 2, 1, 2, 1, 2]
 
 
 def test_single_atoms_are_molecules():
-    assert groups(EachMolecule(), [Atoms("He2", [[0, 0, 0], [2.5, 0, 0]])]) == ([0, 1], [0, 0])
+    assert groups(BondedMolecules(), [Atoms("He2", [[0, 0, 0], [2.5, 0, 0]])]) == ([0, 1], [0, 0])
 
 
 def test_a_chain_bonded_through_the_boundary_is_one_molecule():
     # two halves of C2 at the ends of a cell 5 Å long: 1.3 Å apart through the boundary, 3.7 Å inside; helium between
     chain = Atoms("CHeC", [[0.0, 0, 0], [1.85, 2.5, 0], [3.7, 0, 0]], cell=[5.0, 12.0, 12.0])
     chain.pbc = (True, False, False)
-    assert groups(EachMolecule(), [chain])[0] == [0, 1, 0]
+    assert groups(BondedMolecules(), [chain])[0] == [0, 1, 0]
     chain.pbc = False
-    assert groups(EachMolecule(), [chain])[0] == [0, 1, 2]
+    assert groups(BondedMolecules(), [chain])[0] == [0, 1, 2]
 
 
 def test_a_periodic_carbon_chain_is_one_molecule_and_its_copies_are_others():
     chain = Atoms("C2", [[0.0, 0, 0], [1.3, 0, 0]], cell=[2.6, 12.0, 12.0], pbc=True)
     second = chain.copy()
     second.translate([0, 6.0, 0])
-    assert groups(EachMolecule(), [chain + second])[0] == [0, 0, 1, 1]
+    assert groups(BondedMolecules(), [chain + second])[0] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("long_range", ["mcgm", "mcgm_paper", "mcgm_random"])

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -111,6 +111,17 @@ class Assignment:
         """Weighted sum over the clusters of each member."""
         rows = take(values, self.cluster)
         return rows if self.is_hard else segment_sum(rows * self.weight[:, None], self.member, self.members)
+
+    def faded(self, presence: Float[Tensor, "member"]) -> Assignment:
+        """With every weight multiplied by the member's presence: weights of a member then sum to less than one."""
+        return replace(self, weight=self.weight * take(presence, self.member), is_hard=False)
+
+    def first(self, members: int) -> Assignment:
+        """Of the first members alone, for rules that give every member equally many rows, member after member."""
+        rows = len(self.member) // self.members * members
+        return replace(
+            self, member=self.member[:rows], cluster=self.cluster[:rows], weight=self.weight[:rows], members=members
+        )
 
     @property
     def labels(self) -> Int[Tensor, "member"]:

@@ -19,12 +19,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
+from mcgm.errors import ConfigError
 from mcgm.heads import EnergyHead
 from mcgm.long_range.base import Clusters, Contribution, LongRange
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.clusterers import Clusterer
-from mcgm.long_range.mcgm.scope import Scope
-from mcgm.segments import take
+from mcgm.long_range.mcgm.fading import smooth_step
+from mcgm.long_range.mcgm.scope import Guests, Scope
+from mcgm.segments import segment_sum, take
 
 Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
 
@@ -39,23 +41,36 @@ def once_per_atom(mass: Float[Tensor, "cluster"]) -> Float[Tensor, "cluster"]:
     return mass
 
 
+def present_clusters(assignment: Assignment, faded: Assignment) -> Float[Tensor, "cluster"]:
+    """How present clusters are: wholly, once they have one whole member; soft ones always are."""
+    if not assignment.is_hard:
+        return faded.weight.new_ones(faded.clusters)
+    return smooth_step(segment_sum(faded.weight, faded.cluster, faded.clusters))
+
+
 WEIGHTINGS: dict[str, Weighting] = {"cluster": once_per_cluster, "atom": once_per_atom}
 """How often the energy of a cluster counts, by the name that specifications use."""
 
 
 @dataclass(frozen=True, eq=False)
 class HierarchyIndex:
-    """Groups (whole systems, or molecules within them) and the nodes of every level, level 0 the atoms."""
+    """Groups (whole systems, or molecules within them) and the nodes of every level, level 0 the atoms.
+
+    Where groups see atoms of others in part, these guests are nodes of level 0 too, after all atoms.
+    """
 
     levels: tuple[Nodes, ...]
     molecule: Int[Tensor, "group"]
+    guests: Guests | None
 
 
 @dataclass(frozen=True, eq=False)
 class HierarchyState:
-    """What is kept between layers: the index, prescribed labels, the source of chance, and what was seen so far."""
+    """What is kept between layers: the index, how present the nodes of level 0 are (`None`: all wholly), prescribed
+    labels, the source of chance, and what was seen so far."""
 
     index: HierarchyIndex
+    presence: Float[Tensor, "node"] | None
     prescribed: tuple[tuple[Assignment, ...], ...] | None
     generator: torch.Generator | None
     features: tuple[Float[Tensor, "_ channel"], ...] = ()
@@ -71,13 +86,19 @@ class Exchange(nn.Module):
         self.maps = nn.ModuleList(nn.Sequential(nn.Linear(channels, channels), activation()) for _ in rules)
 
     def rise(
-        self, scalars: Float[Tensor, "atom channel"], assign: Callable[[int, Tensor], Assignment]
+        self,
+        nodes: Float[Tensor, "node channel"],
+        presence: Float[Tensor, "node"] | None,
+        assign: Callable[[int, Tensor], Assignment],
     ) -> tuple[list[Tensor], list[Assignment]]:
-        """Features of every level, atoms first, and the assignments between them."""
-        features, assignments = [scalars], []
+        """Features of every level above the atoms, and the assignments between levels."""
+        features, assignments = [], []
         for level, transform in enumerate(self.maps):
-            assignment = assign(level, features[-1])
-            features.append(transform(assignment.mean(features[-1])))
+            assignment = assign(level, nodes)
+            pooled = assignment if presence is None else assignment.faded(presence)
+            nodes = transform(pooled.mean(nodes))
+            presence = None if presence is None else present_clusters(assignment, pooled)
+            features.append(nodes)
             assignments.append(assignment)
         return features, assignments
 
@@ -86,7 +107,7 @@ class Exchange(nn.Module):
         """Features of every cluster level after each received its parents' ones; first the update for the atoms."""
         received = [features[-1]]
         for level in range(len(assignments) - 1, 0, -1):
-            received.append(features[level] + assignments[level].broadcast(received[-1]))
+            received.append(features[level - 1] + assignments[level].broadcast(received[-1]))
         received.append(assignments[0].broadcast(received[-1]))
         return received[::-1]
 
@@ -113,11 +134,15 @@ class Hierarchy(LongRange):
 
     def index(self, batch: Batch) -> HierarchyIndex:
         """Groups, and how many nodes every level has: known from the composition alone."""
-        group, molecule = self.scope(batch)
-        levels = [Nodes.grouped(group, len(molecule), batch.numbers)]
+        found = self.scope(batch)
+        group, kind, guests = found.group, batch.numbers, found.guests
+        if guests is not None:
+            group = torch.cat([group, guests.group])
+            kind = torch.cat([kind, take(kind, guests.atom)])
+        levels = [Nodes.grouped(group, len(found.molecule), kind)]
         for rule in self.rules:
             levels.append(rule.layout(levels[-1]))
-        return HierarchyIndex(tuple(levels), molecule)
+        return HierarchyIndex(tuple(levels), found.molecule, guests)
 
     def begin(
         self,
@@ -127,8 +152,18 @@ class Hierarchy(LongRange):
         clusters: tuple[tuple[Assignment, ...], ...] | None,
         generator: torch.Generator | None,
     ) -> HierarchyState:
-        """Nothing seen yet."""
-        return HierarchyState(index, clusters, generator)
+        """Nothing seen yet.
+
+        Raises:
+            ConfigError: assignments are prescribed where atoms are seen in part.
+        """
+        if index.guests is None:
+            return HierarchyState(index, None, clusters, generator)
+        if clusters is not None:
+            raise ConfigError("assignments cannot be prescribed while bonds are partial (scope='molecule').")
+        partial = index.guests.presence(batch)
+        presence = torch.cat([partial.new_ones(batch.n_atoms), partial])
+        return HierarchyState(index, presence, None, generator)
 
     def exchange(
         self, layer: int, scalars: Float[Tensor, "atom channel"], state: HierarchyState
@@ -142,7 +177,11 @@ class Hierarchy(LongRange):
                 return state.prescribed[layer][level]
             return exchange.rules[level](features, levels[level], levels[level + 1], state.generator)
 
-        features, assignments = exchange.rise(scalars, assign)
+        guests = state.index.guests
+        nodes = scalars if guests is None else torch.cat([scalars, take(scalars, guests.atom)])
+        features, assignments = exchange.rise(nodes, state.presence, assign)
+        if guests is not None:
+            assignments[0] = assignments[0].first(len(scalars))
         update, *received = exchange.descend(features, assignments)
         return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(assignments)))
 

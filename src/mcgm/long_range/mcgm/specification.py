@@ -9,8 +9,11 @@ from mcgm.activations import ACTIVATIONS
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import LongRange, LongRangeSpec
 from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
+from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
-from mcgm.long_range.mcgm.scope import SCOPES
+from mcgm.long_range.mcgm.scope import BondedMolecules, Scope, WholeSystem
+
+SCOPES = ("system", "molecule")
 
 EXPECTED_ELEMENTS = 8
 """What the smooth preset takes for the size of level 1 when it derives the number of prototypes above."""
@@ -26,8 +29,10 @@ class MCGM(LongRangeSpec):
         clusterers: one rule per level; `None`: by element, then learned prototypes, max(1, floor(8 / r^l)) at level
             l + 1.
         activation: after each aggregation's linear map: "silu", "shifted_softplus", "tanh" or "identity".
-        recluster: "forward": labels anew in every pass; "epoch": in training once per epoch and structure.
-        scope: "system": one hierarchy per structure; "molecule": per covalently connected molecule.
+        recluster: "forward": labels anew in every pass; "epoch": in training once per epoch and structure, for rules
+            whose labels carry no gradient.
+        scope: "system": one hierarchy per structure; "molecule": per covalently connected molecule. A molecule's reach
+            fades as its bonds break, where all else is smooth and energies count per atom; else it steps.
         energy_per: "atom": a cluster's energy counts as often as it has atoms, so that n copies have n times the
             energy; "cluster": once (paper).
     """
@@ -66,6 +71,12 @@ class MCGM(LongRangeSpec):
                 f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels."
             )
 
+        if self.recluster == "epoch" and all(rule.is_smooth for rule in self.rules):
+            raise ConfigError(
+                "recluster='epoch' keeps labels for an epoch; required: a rule that has labels to keep, such as "
+                "K-means++ (long_range='mcgm_paper'). Smooth rules are part of the gradient: use recluster='forward'."
+            )
+
     @property
     def rules(self) -> tuple[Clusterer, ...]:
         """The clustering rule of every level."""
@@ -74,8 +85,8 @@ class MCGM(LongRangeSpec):
 
     @property
     def is_smooth(self) -> bool:
-        """Whether every rule is."""
-        return all(rule.is_smooth for rule in self.rules)
+        """Whether every rule is, and nothing steps where molecules part."""
+        return all(rule.is_smooth for rule in self.rules) and (self.scope == "system" or self.energy_per == "atom")
 
     @classmethod
     def smooth(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
@@ -102,6 +113,11 @@ class MCGM(LongRangeSpec):
             layers=layers,
             rules=self.rules,
             activation=ACTIVATIONS[self.activation],
-            scope=SCOPES[self.scope](),
+            scope=self._scope(),
             weighting=WEIGHTINGS[self.energy_per],
         )
+
+    def _scope(self) -> Scope:
+        if self.scope == "system":
+            return WholeSystem()
+        return FadingMolecules() if self.is_smooth else BondedMolecules()

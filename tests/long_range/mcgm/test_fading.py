@@ -1,0 +1,229 @@
+"""A hierarchy per molecule stays smooth while bonds break, and knows nothing of molecules without a path of bonds."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.data import covalent_radii
+
+from mcgm import Batch, build
+from mcgm.long_range.mcgm.fading import (
+    BROKEN,
+    FadingMolecules,
+    _resistance_by_elimination,
+    _resistance_by_inverse,
+    bond_weight,
+)
+from mcgm.long_range.mcgm.scope import BONDED, BondedMolecules
+from mcgm.long_range.mcgm.specification import MCGM
+from mcgm.structure import Structure
+from mcgm.testing import DOUBLE, PhysicsSuite, unlike_apart, zoo
+
+CUTOFF = 4.0
+CARBON = 2 * covalent_radii[6]
+
+
+def make_potential(backbone="schnet", **options):
+    torch.manual_seed(3)
+    potential = build(
+        backbone=backbone,
+        cutoff=CUTOFF,
+        backbone_options={"channels": 12, "radial": 8, "layers": 2},
+        long_range_options={"scope": "molecule"} | options,
+    )
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return potential.double().eval()
+
+
+def batch_of(*atoms):
+    return Batch.from_atoms(list(atoms), cutoff=CUTOFF, dtype=torch.float64)
+
+
+def stretched(length):
+    """Ethanol whose C-C bond is this long, Å: all beyond it moved along the bond."""
+    atoms = molecule("CH3CH2OH")
+    first, second = 0, 1
+    axis = atoms.positions[second] - atoms.positions[first]
+    moved = [k for k, x in enumerate(atoms.positions) if (x - atoms.positions[first]) @ axis > 0.5 * axis @ axis]
+    distance = np.linalg.norm(axis)
+    atoms.positions[moved] += axis / distance * (length - distance)
+    return atoms
+
+
+def along_dissociation(potential, lengths):
+    """Energies, and forces projected on the way from each geometry to the next."""
+    frames = [stretched(length) for length in lengths]
+    parts = [potential(batch_of(*frames[k : k + 50])) for k in range(0, len(frames), 50)]
+    energy = torch.cat([part.energy for part in parts]).numpy()
+    forces = torch.cat([part.forces for part in parts]).numpy().reshape(len(frames), -1, 3)
+    return energy, forces, np.stack([frame.positions for frame in frames])
+
+
+def largest_step(energy, forces, positions):
+    """Largest |dE + F dr| with the mean force of both ends."""
+    work = np.einsum("fac,fac->f", (forces[1:] + forces[:-1]) / 2, np.diff(positions, axis=0))
+    return np.abs(np.diff(energy) + work).max()
+
+
+def presence(atoms):
+    """How present each atom is in the group of atom 0."""
+    batch = batch_of(atoms)
+    found = FadingMolecules()(batch)
+    values = (found.group == found.group[0]).double().numpy()
+    if found.guests is not None:
+        here = found.guests.group == found.group[0]
+        values[found.guests.atom[here].numpy()] = found.guests.presence(batch)[here].numpy()
+    return values
+
+
+@pytest.mark.parametrize("backbone", ["schnet", "painn"])
+def test_the_energy_has_no_step_while_a_bond_breaks(backbone):
+    lengths = np.arange(0.95 * BONDED, 1.05 * BROKEN, 1e-3) * CARBON
+    assert largest_step(*along_dissociation(make_potential(backbone), lengths)) < 1e-6
+
+
+def test_hard_molecules_step_on_the_same_path():
+    potential = make_potential()
+    potential.long_range.scope = BondedMolecules()
+    lengths = np.arange(0.95 * BONDED, 1.05 * BONDED, 1e-3) * CARBON
+    assert largest_step(*along_dissociation(potential, lengths)) > 1e-3
+
+
+@pytest.mark.parametrize("multiple", [BONDED, BROKEN])
+def test_energy_force_and_its_slope_are_continuous_where_fragments_merge_and_part(multiple):
+    potential = make_potential()
+    offsets = np.array([-2e-5, -1e-5, 1e-5, 2e-5])
+    energy, forces, _ = along_dissociation(potential, multiple * CARBON + offsets)
+    slope = (forces[1] - forces[0], forces[3] - forces[2])
+    assert abs((2 * energy[1] - energy[0]) - (2 * energy[2] - energy[3])) < 1e-7
+    assert np.abs(forces[1] - forces[2]).max() < 1e-3
+    assert np.abs(slope[0] - slope[1]).max() / 1e-5 < 0.1
+
+
+def test_a_molecule_with_whole_bonds_has_the_energy_of_the_whole_system():
+    ethanol = molecule("CH3CH2OH")
+    energies = [make_potential(scope=scope)(batch_of(ethanol)).energy for scope in ("molecule", "system")]
+    torch.testing.assert_close(*energies, rtol=0, atol=1e-12)
+
+
+def test_fragments_without_a_bond_have_the_energies_of_two_systems():
+    potential = make_potential()
+    far = stretched(CARBON * BROKEN + 20.0)
+    parts = BondedMolecules()(batch_of(far)).group.numpy()
+    apart = [potential(batch_of(far[parts == k])).energy for k in range(parts.max() + 1)]
+    torch.testing.assert_close(potential(batch_of(far)).energy, sum(apart), rtol=0, atol=1e-11)
+
+
+def test_two_far_molecules_do_not_know_of_each_other():
+    animals = zoo()
+    assert unlike_apart(make_potential(), animals["caffeine"], animals["CH4"]) < 1e-11
+
+
+def test_presence_over_one_bond_is_the_weight_of_the_bond():
+    length = 1.4 * CARBON
+    pair = Atoms("C2", [[0, 0, 0], [length, 0, 0]])
+    expected = float(bond_weight(*torch.tensor([[length], [BROKEN * CARBON]], dtype=torch.float64)))
+    assert 0.1 < expected < 0.9
+    assert presence(pair)[1] == pytest.approx(expected, abs=1e-7)
+
+
+def test_presence_is_one_for_whole_bonds_zero_for_none_and_falls_along_a_chain_of_partial_ones():
+    def chain(*multiples):
+        return Atoms(f"C{len(multiples) + 1}", [[x, 0, 0] for x in np.cumsum([0, *multiples]) * CARBON])
+
+    assert presence(chain(1.2, 1.7)).tolist() == [1, 1, 0]
+    near, middle, end = presence(chain(1.4, 1.4, 1.4))[1:]
+    assert 0 < end < middle < near < 1
+    # atoms joined by a whole bond are present alike
+    assert presence(chain(1.4, 1.2))[1] == presence(chain(1.4, 1.2))[2]
+
+
+def test_presence_is_continuous_where_a_fragment_merges_with_one_of_several():
+    def chain(multiple):
+        return presence(Atoms("C4", [[x, 0, 0] for x in np.cumsum([0, 1.4, multiple, 1.35]) * CARBON]))
+
+    np.testing.assert_allclose(chain(BONDED - 1e-6), chain(BONDED + 1e-6), atol=1e-6)
+    np.testing.assert_allclose(chain(BROKEN - 1e-6), chain(BROKEN + 1e-6), atol=1e-6)
+
+
+def test_two_ways_are_better_than_one():
+    corners = 1.4 * CARBON * np.array([[0, 0, 0], [1, 0, 0], [0.5, 3**0.5 / 2, 0]])
+    triangle, pair = Atoms("C3", corners), Atoms("C2", corners[:2])
+    assert presence(triangle)[1] > presence(pair)[1] + 0.01
+
+
+def test_bonds_through_the_boundary_fade_too():
+    length = 1.4 * CARBON
+    chain = Atoms("C2", [[0.2, 0, 0], [9.8, 0, 0]], cell=[9.6 + length, 15, 15], pbc=True)
+    open_pair = Atoms("C2", [[0, 0, 0], [length, 0, 0]])
+    assert presence(chain)[1] == pytest.approx(presence(open_pair)[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("ways", [_resistance_by_elimination, _resistance_by_inverse])
+def test_resistances_are_those_of_kirchhoff(ways):
+    # a triangle of 1, 2, 3 ohm: between the ends of the first, 1 parallel to 5; a fourth node far off
+    links = torch.full((1, 4, 4), 1e-9, dtype=torch.float64)
+    for a, b, ohm in ((0, 1, 1), (1, 2, 2), (0, 2, 3)):
+        links[0, a, b] = links[0, b, a] = 1 / ohm
+    links[0].fill_diagonal_(0)
+    found = ways(links)[0]
+    assert float(found[0, 1]) == pytest.approx(5 / 6, rel=1e-6)
+    assert float(found[1, 2]) == pytest.approx(2 * 4 / 6, rel=1e-6)
+    assert torch.equal(found.diagonal(), torch.zeros(4, dtype=torch.float64))
+    torch.testing.assert_close(found, found.T)
+
+
+def test_elimination_and_inverse_agree_on_random_networks():
+    generator = torch.Generator().manual_seed(0)
+    links = torch.rand(5, 7, 7, generator=generator, dtype=torch.float64)
+    links = (links + links.mT) * (1 - torch.eye(7, dtype=torch.float64))
+    torch.testing.assert_close(_resistance_by_elimination(links), _resistance_by_inverse(links), rtol=1e-12, atol=1e-14)
+
+
+def test_nearly_whole_and_nearly_broken_bonds_side_by_side_cost_no_digits():
+    conductance = torch.tensor([1e9, 1e-9, 1e9], dtype=torch.float64)
+    links = torch.diag_embed(conductance, 1)[None]
+    found = _resistance_by_elimination(links + links.mT)[0]
+    torch.testing.assert_close(found[0, 1:], torch.cumsum(1 / conductance, 0), rtol=1e-15, atol=0)
+
+
+def test_only_what_is_smooth_says_so():
+    assert MCGM.smooth(scope="molecule").is_smooth
+    assert not MCGM.smooth(scope="molecule", energy_per="cluster").is_smooth
+    assert not MCGM.paper(scope="molecule").is_smooth
+
+
+def test_second_derivatives_exist_while_a_bond_is_partial():
+    potential = make_potential().train()
+    batch = batch_of(stretched(1.4 * CARBON), stretched(1.3 * CARBON), molecule("H2O"))
+    loss = potential(batch).forces.square().sum()
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in potential.parameters() if p.grad is not None)
+
+
+class TestWhileBondsArePartial(PhysicsSuite):
+    """Ethanol halfway through breaking, a chain of four fragments, and a cell of one."""
+
+    count = 3
+
+    def potential(self):
+        return make_potential()
+
+    def structures(self):
+        chain = Atoms("COCN", [[x, 0.1 * x**2, 0] for x in (0, 1.95, 3.9, 5.9)])
+        cell = Atoms("C2", [[0.2, 0, 0.1], [2.2, 0, 0]], cell=[[4.1, 0.3, 0], [0, 9, 0], [0, 0.5, 9]], pbc=True)
+        frames = [stretched(1.4 * CARBON), chain, cell]
+        return [
+            Structure.from_atoms(atoms).replace(name=name)
+            for atoms, name in zip(frames, ("ethanol", "chain", "cell"), strict=True)
+        ]
+
+
+def test_the_suite_meets_partial_bonds():
+    for structure in TestWhileBondsArePartial().structures():
+        atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
+        assert FadingMolecules()(batch_of(atoms)).guests is not None
+    assert DOUBLE.path <= 1e-6
