@@ -166,7 +166,7 @@ def test_overlapping_atoms_are_named(pbc):
 
 
 def test_an_atom_that_meets_its_own_image_is_named():
-    with pytest.raises(StructureError, match="atoms 0 and 0"):
+    with pytest.raises(StructureError, match="atom 0 and its own periodic image"):
         find_neighbors([Structure(numbers=[1], positions=[[0, 0, 0]], cell=np.eye(3) * 0.05, pbc=True)], 0.2)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 import vesin
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from mcgm.errors import StructureError
+from mcgm.lattice import heights, reduced_cell, refuse_dense, translations
 from mcgm.segments import take
 from mcgm.structure import Structure
 
@@ -21,6 +23,10 @@ TOO_CLOSE = 0.1
 
 DENSE_UP_TO = 160
 """Open molecules up to this many atoms are searched together as one padded array; larger ones by cell lists."""
+
+MOST_BOXES = 50_000
+"""Larger structures are searched by a tree: above 100,000 vesin 0.6 scales its grid down and divides by zero (SIGFPE)
+where one axis is short."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +64,8 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
     """All pairs closer than the cutoff (Å) in each structure, atoms numbered through the batch.
 
     Raises:
-        StructureError: two atoms of one structure are closer than 0.1 Å.
+        StructureError: two atoms of one structure are closer than 0.1 Å, or they have more neighbours than any
+            material (see `mcgm.lattice.refuse_dense`); the latter is found before any pair is stored.
     """
     offsets = np.cumsum([0, *(len(structure) for structure in structures)])
     small = [k for k, s in enumerate(structures) if not s.pbc.any() and len(s) <= DENSE_UP_TO]
@@ -78,11 +85,41 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
 
 
 def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
-    search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-    i, j, image, distance = search.compute(structure.positions, structure.cell, structure.pbc, "ijSd")
-    _refuse_overlaps(structure, i, j, distance)
-    i, j, image = _canonical(i.astype(np.int64), j.astype(np.int64), image.astype(np.int64))
+    cell, operation = reduced_cell(structure)
+    _refuse_short_vectors(structure, cell)
+    refuse_dense(structure, cell, cutoff)
+    if _boxes(structure, cell, cutoff) > MOST_BOXES:
+        pairs, distance = _search_images(structure, cell, cutoff)
+    else:
+        search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+        i, j, image, distance = search.compute(structure.positions, cell, structure.pbc, "ijSd")
+        pairs = Pairs(i.astype(np.int64), j.astype(np.int64), image.astype(np.int64))
+    _refuse_overlaps(structure, pairs.target, pairs.source, distance)
+    i, j, image = _canonical(pairs.target, pairs.source, pairs.image @ operation)
     return Pairs(i + offset, j + offset, image)
+
+
+def _boxes(structure: Structure, cell: np.ndarray, cutoff: float) -> float:
+    """Boxes of the cutoff's size that hold the structure."""
+    extent = np.linalg.norm(np.ptp(structure.positions, axis=0))
+    length = np.where(structure.pbc, heights(cell, structure.pbc), extent)
+    return float(np.prod(np.maximum(length / cutoff, 1.0)))
+
+
+def _search_images(structure: Structure, cell: np.ndarray, cutoff: float) -> tuple[Pairs, np.ndarray]:
+    """By a tree over atoms and their images: slower than boxes, but free space costs nothing."""
+    wraps = np.floor(structure.positions @ np.linalg.pinv(cell)).astype(np.int64) * structure.pbc
+    inside = structure.positions - wraps @ cell
+    shifts = translations(np.floor(cutoff / heights(cell, structure.pbc)) + structure.pbc)
+    images = (inside + (shifts @ cell)[:, None]).reshape(-1, 3)
+    near = ((images > inside.min(axis=0) - cutoff) & (images < inside.max(axis=0) + cutoff)).all(axis=1)
+    where = np.flatnonzero(near)
+    found = cKDTree(inside).sparse_distance_matrix(cKDTree(images[near]), cutoff, output_type="ndarray")
+    i, copy, distance = found["i"].astype(np.int64), where[found["j"]], found["v"]
+    j, shift = copy % len(inside), shifts[copy // len(inside)]
+    pair = (distance < cutoff) & ((i != j) | shift.any(axis=1))
+    i, j, shift = i[pair], j[pair], shift[pair]
+    return Pairs(i, j, shift + wraps[i] - wraps[j]), distance[pair]
 
 
 def _canonical(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> Pairs:
@@ -113,9 +150,20 @@ def _refuse_overlaps(structure: Structure, i: np.ndarray, j: np.ndarray, distanc
     near = np.flatnonzero(distance < TOO_CLOSE)
     if len(near):
         k = near[0]
+        who = f"atoms {i[k]} and {j[k]}" if i[k] != j[k] else f"atom {i[k]} and its own periodic image"
         raise StructureError(
-            f"{structure}: atoms {i[k]} and {j[k]} are {distance[k]:.4f} Å apart; required: at least {TOO_CLOSE} Å. "
+            f"{structure}: {who} are {distance[k]:.4f} Å apart; required: at least {TOO_CLOSE} Å. "
             "Remove the duplicate atom, or check the unit of length."
+        )
+
+
+def _refuse_short_vectors(structure: Structure, cell: np.ndarray) -> None:
+    """A lattice vector is the distance of every atom from an image of itself."""
+    length = np.linalg.norm(cell[structure.pbc], axis=1)
+    if (length < TOO_CLOSE).any():
+        raise StructureError(
+            f"{structure}: atom 0 and its own periodic image are {length.min():.4g} Å apart; required: at least "
+            f"{TOO_CLOSE} Å. The cell is {structure.cell.tolist()} Å: check its vectors and their unit."
         )
 
 

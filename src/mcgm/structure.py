@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,23 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from mcgm.errors import StructureError
 
 HEAVIEST = 118
+
+REAL_KINDS = "biuf"
+"""Kinds of numpy types that are real numbers: boolean, integer, unsigned and floating point."""
+
+PER_ATOM = ("numbers", "positions", "forces", "charges")
+
+LARGEST = MappingProxyType(
+    {
+        "positions": (1e6, " Å", "Is the unit of length right? Then move the structure nearer to the origin."),
+        "cell": (1e6, " Å", "Is the unit of length right? For a structure without a lattice set pbc=False, cell 0."),
+        "numbers": (1e6, "", ""),
+        "charge": (1e6, " e", ""),
+        "spin": (1e6, "", ""),
+        "other": (1e12, "", "Is its unit right?"),
+    }
+)
+"""Limit, unit and advice by field. A float64 resolves 1e-10 Å at the limit of positions; networks overflow far later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +43,8 @@ class Structure:
     `name` identifies the structure in messages, `group` the molecule that its conformers share.
 
     Raises:
-        StructureError: empty, wrong shapes, not finite, or an atomic number outside 1..118.
+        StructureError: empty, wrong shapes, no real numbers, not finite, larger than `LARGEST`, an atomic number
+            outside 1..118, or periodic without a cell.
     """
 
     numbers: np.ndarray
@@ -43,42 +62,29 @@ class Structure:
     group: str = ""
 
     def __post_init__(self) -> None:
-        numbers = _array(self, "numbers", self.numbers, None)
-        if numbers.ndim != 1 or len(numbers) == 0:
-            raise StructureError(f"{self}: needs at least one atom, got numbers of shape {numbers.shape}.")
-        if not np.array_equal(numbers, numbers.astype(np.int64)):
-            raise StructureError(f"{self}: atomic numbers must be integers.")
-        wrong = np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))
-        if len(wrong):
-            raise StructureError(
-                f"{self}: atom {wrong[0]} has atomic number {numbers[wrong[0]]:g}; required: 1 to {HEAVIEST}."
-            )
-        object.__setattr__(self, "numbers", numbers.astype(np.int64))
-        n = len(numbers)
+        numbers = _atomic_numbers(self)
         shapes = {
-            "positions": (n, 3),
+            "numbers": numbers.shape,
+            "positions": (len(numbers), 3),
             "cell": (3, 3),
-            "forces": (n, 3),
+            "forces": (len(numbers), 3),
             "stress": (3, 3),
             "dipole": (3,),
-            "charges": (n,),
+            "charges": (len(numbers),),
         }
+        object.__setattr__(self, "numbers", numbers)
         for name, shape in shapes.items():
-            value = getattr(self, name)
-            if value is not None:
+            if name != "numbers" and (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _array(self, name, value, shape))
-        pbc = np.asarray(self.pbc, dtype=bool)
-        if pbc.shape not in ((), (3,)):
-            raise StructureError(f"{self}: pbc has shape {pbc.shape}; required: one value, or one for each axis.")
-        object.__setattr__(self, "pbc", np.array(np.broadcast_to(pbc, (3,))))
         for name in ("charge", "spin", "energy"):
-            value = getattr(self, name)
-            if value is not None and not np.isfinite(value):
-                raise StructureError(f"{self}: {name} is {value}; required: a finite number.")
-        if self.pbc.any() and np.linalg.matrix_rank(self.cell[self.pbc]) < int(self.pbc.sum()):
+            if name != "energy" or self.energy is not None:
+                object.__setattr__(self, name, _scalar(self, name))
+        object.__setattr__(self, "pbc", _periodicity(self))
+        periodic = int(self.pbc.sum())
+        if periodic and np.linalg.matrix_rank(self.cell[self.pbc]) < periodic:
             raise StructureError(
-                f"{self}: periodic along {int(self.pbc.sum())} axes, but the cell vectors there do not span them: "
-                f"{self.cell.tolist()}. Give a cell, or set pbc=False."
+                f"{self}: periodic along {periodic} {'axes' if periodic > 1 else 'axis'}, but the cell vectors there do "
+                f"not span them: {self.cell.tolist()}. Give a cell, or set pbc=False."
             )
 
     def __str__(self) -> str:
@@ -95,8 +101,8 @@ class Structure:
             positions=atoms.get_positions(),  # copies: ASE moves its atoms in place
             cell=atoms.cell.array.copy(),
             pbc=atoms.pbc,
-            charge=float(atoms.info.get("charge", 0.0)),
-            spin=float(atoms.info.get("spin", 0.0)),
+            charge=atoms.info.get("charge", 0.0),
+            spin=atoms.info.get("spin", 0.0),
             name=name or str(atoms.info.get("name", "")),
             group=group or str(atoms.info.get("group", "")),
             **_stored_results(atoms),
@@ -113,17 +119,81 @@ class Structure:
         return Structure(**{item.name: getattr(self, item.name) for item in fields(self)} | changes)
 
 
+def _atomic_numbers(structure: Structure) -> np.ndarray:
+    numbers = _array(structure, "numbers", structure.numbers, None)
+    if numbers.ndim != 1 or len(numbers) == 0:
+        raise StructureError(f"{structure}: needs at least one atom, got numbers of shape {numbers.shape}.")
+    wrong = np.flatnonzero((numbers < 1) | (numbers > HEAVIEST))
+    if len(wrong):
+        raise StructureError(
+            f"{structure}: atom {wrong[0]} has atomic number {numbers[wrong[0]]:g}; required: 1 to {HEAVIEST}."
+        )
+    wrong = np.flatnonzero(numbers != np.round(numbers))
+    if len(wrong):
+        raise StructureError(
+            f"{structure}: atom {wrong[0]} has atomic number {numbers[wrong[0]]:g}; atomic numbers must be integers."
+        )
+    return numbers.astype(np.int64)
+
+
 def _array(structure: Structure, name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-    try:
-        array = np.array(value, dtype=np.float64)  # a copy: the caller's atoms may move
-    except (TypeError, ValueError) as error:
-        raise StructureError(f"{structure}: {name} is not an array of numbers: {error}.") from error
+    """A float64 copy (the caller's atoms may move) of what must be finite real numbers of this shape."""
+    array = _real_numbers(structure, name, value)
     if shape is not None and array.shape != shape:
         raise StructureError(f"{structure}: {name} has shape {array.shape}; required: {shape}.")
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
-        raise StructureError(f"{structure}: {name} of atom {bad[0][0]} is not finite ({array[tuple(bad[0])]}).")
+        where = tuple(int(k) for k in bad[0])
+        raise StructureError(f"{structure}: {_place(name, where)} is not finite ({array[where]}).")
+    most, unit, hint = LARGEST.get(name, LARGEST["other"])
+    large = np.argwhere(np.abs(array) > most)
+    if len(large):
+        where = tuple(int(k) for k in large[0])
+        raise StructureError(
+            f"{structure}: {_place(name, where)} is {array[where]:g}{unit}; required: at most {most:g}{unit}. {hint}"
+        )
     return array
+
+
+def _real_numbers(structure: Structure, name: str, value: Any) -> np.ndarray:
+    """A float64 copy; text, complex numbers, objects and masked entries are refused instead of converted silently."""
+    try:
+        raw = np.array(value, copy=True)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise StructureError(f"{structure}: {name} is not an array of numbers: {error}.") from error
+    if raw.dtype.kind not in REAL_KINDS:
+        raise StructureError(
+            f"{structure}: {name} is not an array of numbers but of {raw.dtype}; required: real numbers."
+        )
+    if np.ma.is_masked(value):
+        raise StructureError(f"{structure}: {name} has masked entries; required: a number in every place.")
+    with np.errstate(over="ignore"):  # what does not fit float64 becomes infinite, and is refused as such
+        return raw.astype(np.float64)
+
+
+def _scalar(structure: Structure, name: str) -> float:
+    value = getattr(structure, name)
+    try:
+        number = _real_numbers(structure, name, value)
+    except StructureError:
+        number = np.zeros(0)
+    most = LARGEST.get(name, LARGEST["other"])[0]
+    if number.size != 1 or not abs(float(number.reshape(()))) <= most:
+        raise StructureError(f"{structure}: {name} is {value!s:.60}; required: one finite number, at most {most:g}.")
+    return float(number.reshape(()))
+
+
+def _periodicity(structure: Structure) -> np.ndarray:
+    raw = np.asarray(structure.pbc)
+    if raw.shape not in ((), (3,)):
+        raise StructureError(f"{structure}: pbc has shape {raw.shape}; required: one value, or one for each axis.")
+    if raw.dtype.kind not in REAL_KINDS or not np.isin(raw, (0, 1)).all():
+        raise StructureError(f"{structure}: pbc is {raw.tolist()}; required: true or false, or 1 or 0.")
+    return np.array(np.broadcast_to(raw.astype(bool), (3,)))
+
+
+def _place(name: str, where: tuple[int, ...]) -> str:
+    return f"{name} of atom {where[0]}" if name in PER_ATOM and where else f"{name}{list(where) if where else ''}"
 
 
 def _stored_results(atoms: Atoms) -> Mapping[str, Any]:
