@@ -16,30 +16,43 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mcgm.batch import Batch
 from mcgm.checkpoint import load
 from mcgm.errors import ConfigError
+from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters, cluster_choice
 from mcgm.interfaces.skin import WideNeighbors
 from mcgm.potential import Potential
 from mcgm.structure import Structure
 
+__all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
+
 INFO_KEYS = ("charge", "spin")
+
+
+JUMPS = (
+    "the energy of this potential jumps where its clusters change (is_smooth is false), so dynamics would not conserve "
+    "energy and optimisers may not converge. Choose: a potential trained with long_range='mcgm', whose energy is "
+    "smooth; clusters='frozen', which keeps the clusters of the first frame; or allow_discontinuous=True, which takes "
+    "the jumps (single points, comparisons)."
+)
 
 
 class MCGMCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
 
     Total charge (e) and spin (unpaired electrons) are read from `atoms.info`. `results` also holds `energies`, the
-    atoms' own parts, and `cluster_energy`, what clusters add. Global torch state (default type, seeds, threads, grad
-    mode) is never touched; the potential is copied.
+    atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were used. Global
+    torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied.
 
     Args:
         potential: a potential, or the path of its file.
         device: torch device.
         dtype: float32 or float64; default: that of the potential. Dynamics is best in float64.
         skin: Å around the cutoff; pairs are searched again only once atoms have moved by half of it.
+        clusters: "fresh", made at every frame; or "frozen" at the first one, for potentials that jump otherwise; or a
+            `FrozenClusters(at=atoms)`.
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
 
     Raises:
         ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
-        StructureError: at a calculation, an element that the potential does not know; or unusable atoms.
+        StructureError: at a calculation: unusable atoms, an unknown element, or other atoms than the frozen ones.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -51,6 +64,7 @@ class MCGMCalculator(Calculator):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         skin: float = 0.5,
+        clusters: str | ClusterChoice = "fresh",
         allow_discontinuous: bool = False,
         **options: Any,
     ) -> None:
@@ -59,13 +73,12 @@ class MCGMCalculator(Calculator):
             raise ConfigError(f"skin is {skin} Å; required: zero or more.")
         if dtype not in (None, torch.float32, torch.float64):
             raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
-        given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
-        if not (given.is_smooth or allow_discontinuous):
-            raise ConfigError(
-                "the energy of this potential jumps where clusters change (is_smooth is false), so dynamics and "
-                "optimisers are unreliable. Train one with long_range='mcgm', or pass allow_discontinuous=True."
-            )
-        self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
+        with torch.inference_mode(False):
+            given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
+            self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
+            self.clusters = cluster_choice(clusters).source(self.potential)
+        if not (self.clusters.is_smooth or allow_discontinuous):
+            raise ConfigError(JUMPS)
         self.skin = skin
         self.rebuilds = 0
         self._wide: WideNeighbors | None = None
@@ -92,7 +105,8 @@ class MCGMCalculator(Calculator):
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False):
-            prediction = self.potential(self._batch(structure), forces=True, stress=has_stress)
+            prediction = self.clusters.predict(structure, self._batch(structure), stress=has_stress)
+        assert prediction.forces is not None
         energy = float(prediction.energy[0])
         self.results = {
             "energy": energy,
@@ -100,8 +114,9 @@ class MCGMCalculator(Calculator):
             "energies": _array(prediction.atom_energy),
             "forces": _array(prediction.forces),
             "cluster_energy": float(prediction.cluster_energy[0]),
+            "clusters": self.clusters.note,
         }
-        if has_stress:
+        if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
 
     def _batch(self, structure: Structure) -> Batch:

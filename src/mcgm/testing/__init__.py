@@ -13,6 +13,7 @@ from mcgm.testing.derivatives import (
     stress_finite_differences,
 )
 from mcgm.testing.dynamics import energy_drift
+from mcgm.testing.flips import FlipScan, cluster_margin, flip_scan
 from mcgm.testing.independence import (
     batch_mates,
     copies_apart,
@@ -42,6 +43,7 @@ __all__ = [
     "SINGLE",
     "CutoffStep",
     "Deviation",
+    "FlipScan",
     "InvarianceSuite",
     "PathScan",
     "PhysicsSuite",
@@ -50,12 +52,14 @@ __all__ = [
     "Tolerance",
     "Validation",
     "batch_mates",
+    "cluster_margin",
     "copies_apart",
     "cutoff_step",
     "degenerate",
     "degenerate_structures",
     "energy_drift",
     "finite_differences",
+    "flip_scan",
     "gradgradcheck",
     "gradient_leak",
     "lattice_translation",

@@ -126,13 +126,26 @@ def path_scan(
     single points, which finite differences miss, show here.
     """
     potential = in_double(potential)
-    direction = _direction_without_collision(structure, steps * step, np.random.default_rng(seed))
-    offsets = (np.arange(steps + 1) - steps / 2) * step
-    frames = [structure.replace(positions=structure.positions + offset * direction) for offset in offsets]
+    frames, direction = path_through(structure, steps=steps, step=step, seed=seed)
     labelled = predict(potential, frames, chunk=64)
     energy = np.array([frame.energy for frame in labelled])
     slope = np.array([(frame.forces * direction).sum() for frame in labelled])
     return PathScan(np.diff(energy) + step * (slope[1:] + slope[:-1]) / 2, steps * step)
+
+
+def path_through(
+    structure: Structure, *, steps: int, step: float, seed: int
+) -> tuple[list[Structure], Float[np.ndarray, "atom 3"]]:
+    """Frames of a straight path with the structure at its middle, and its direction, a unit vector of all coordinates.
+
+    No two atoms of the cell come nearer than 0.4 Å.
+
+    Raises:
+        ValueError: there is no such path of this length.
+    """
+    direction = _direction_without_collision(structure, steps * step, np.random.default_rng(seed))
+    offsets = (np.arange(steps + 1) - steps / 2) * step
+    return [structure.replace(positions=structure.positions + offset * direction) for offset in offsets], direction
 
 
 def _direction_without_collision(structure: Structure, length: float, random: np.random.Generator) -> np.ndarray:
