@@ -1,4 +1,4 @@
-"""Write the tables of the README from the files in `benchmarks/results`, and from nothing else.
+"""Write the tables of README and docs from the files in `benchmarks/results`, and from nothing else.
 
 python benchmarks/readme.py [--check] [--store runs/sample --store runs/conformers_xtb]
 """
@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from mcgm.files import replacing
@@ -20,6 +21,9 @@ from mcgm.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PUBLISHED_IMPROVEMENT = 26.2
+"""Per cent, mean over four backbones on OE62 (arXiv:2509.22028)."""
 
 
 def comparison(name: str, title: str) -> str:
@@ -62,6 +66,28 @@ def cost() -> str:
     return "\n".join(lines)
 
 
+def backbones() -> str:
+    """The five backbones without and with MCGM, and the mean improvement over them."""
+    table = comparison("backbones", "1,200 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å")
+    rows = {row.variant: row for row in summarize(read_results(RESULTS / "backbones"))}
+    added = [row for name, row in rows.items() if name.endswith("-mcgm")]
+    changes = {what: np.mean([getattr(row, f"{what}_change").mean for row in added]) for what in ("energy", "force")}
+    return (
+        f"{table}\n\nMean change over {len(added)} backbones: energy {changes['energy']:+.1f} %, force "
+        f"{changes['force']:+.1f} %. The paper reports {-PUBLISHED_IMPROVEMENT} % in energy, over four backbones on OE62."
+    )
+
+
+def dissociation() -> str:
+    """Largest steps of the energy while a bond breaks."""
+    figures = json.loads((RESULTS / "dissociation.json").read_text(encoding="utf-8"))
+    lines = ["| scope | largest step, eV | at, Å | median, eV |", "|---|---:|---:|---:|"]
+    for scope in ("system", "molecule, bonds cut", "molecule, bonds fade"):
+        row = figures[scope]
+        lines.append(f"| {scope} | {row['largest step, eV']:.1e} | {row['at, Å']:.3f} | {row['median, eV']:.1e} |")
+    return "\n".join([*lines, "", f"{figures['question']}. `{figures['provenance']['command']}`."])
+
+
 def _quartiles(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} [{ratio['quartile_1']:.2f}, {ratio['quartile_3']:.2f}]"
 
@@ -75,13 +101,17 @@ def store(comparison: Path) -> None:
 
 
 def filled(text: str) -> str:
-    """The README with every table between its marks written anew."""
+    """The document with every table between its marks written anew."""
     tables = {
         "sample": lambda: comparison("sample", "Demo: bundled sample, `make demo`"),
         "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
         "cost": cost,
+        "backbones": backbones,
+        "dissociation": dissociation,
     }
     for name, table in tables.items():
+        if f"<!-- table:{name} -->" not in text:
+            continue
         mark = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
         body = table() + "\n"
         text = mark.sub(lambda found, body=body: found[1] + body + found[2], text)
@@ -91,19 +121,21 @@ def filled(text: str) -> str:
 def main() -> int:
     """Write, or with --check only compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the README differs")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a document differs")
     parser.add_argument("--store", action="append", default=[], type=Path, help="a finished comparison to keep first")
     options = parser.parse_args()
     check = options.check
     for folder in options.store:
         store(folder)
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = filled(old)
-    if not check:
-        with replacing(readme) as path:
-            path.write_text(new, encoding="utf-8")
-    return int(check and new != old)
+    same = True
+    for document in DOCUMENTS:
+        old = document.read_text(encoding="utf-8")
+        new = filled(old)
+        same &= new == old
+        if not check and new != old:
+            with replacing(document) as path:
+                path.write_text(new, encoding="utf-8")
+    return int(check and not same)
 
 
 if __name__ == "__main__":
