@@ -74,7 +74,7 @@ def backbones() -> str:
     changes = {what: np.mean([getattr(row, f"{what}_change").mean for row in added]) for what in ("energy", "force")}
     return (
         f"{table}\n\nMean change over {len(added)} backbones: energy {changes['energy']:+.1f} %, force "
-        f"{changes['force']:+.1f} %. The paper reports {-PUBLISHED_IMPROVEMENT} % in energy, over four backbones on OE62."
+        f"{changes['force']:+.1f} %. The paper has {-PUBLISHED_IMPROVEMENT} % in energy for four on OE62."
     )
 
 
