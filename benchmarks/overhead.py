@@ -13,7 +13,7 @@ from side_by_side import ratio, seconds, store
 
 from mcgm import Batch, Potential, Structure, build
 from mcgm.data import Dataset
-from mcgm.training.memory import keep_freed_memory
+from mcgm.memory import keep_freed_memory
 
 MOLECULES, ATOMS, CUTOFF = 64, 40, 6.0
 BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper", "mcgm_random")

@@ -1,8 +1,8 @@
-"""Forces and stress: the only place that differentiates the energy."""
+"""Forces, stress and the gradient of the loss: the only place that differentiates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -49,6 +49,13 @@ def differentiate(
     volume = torch.linalg.det(batch.cell).abs()[:, None, None]
     has_volume = volume > 0
     return result, -gradients[0], torch.where(has_volume, gradients[1] / torch.where(has_volume, volume, 1.0), 0.0)
+
+
+def parameter_gradients(
+    loss: Float[Tensor, ""], parameters: Sequence[Tensor]
+) -> tuple[Float[Tensor, "..."] | None, ...]:
+    """Gradient of a loss for each parameter, `None` for those without a part in it; all of them, or an error."""
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:

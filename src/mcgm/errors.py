@@ -26,6 +26,10 @@ class CheckpointError(MCGMError, ValueError):
     """A model file cannot be read; the message names the file."""
 
 
+class TooLargeError(MCGMError, MemoryError):
+    """A structure does not fit into memory even alone; the message has its size and about what would fit."""
+
+
 class TrainingError(MCGMError, RuntimeError):
     """Training cannot go on; the message names the step and the structures."""
 

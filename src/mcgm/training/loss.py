@@ -41,6 +41,12 @@ def loss_terms(
     return LossTerms(torch.stack([values.sum(), force_values.sum()]), counts)
 
 
+def label_counts(data: LabelledBatch, *, forces: bool) -> Float[Tensor, "2"]:
+    """How many entries the two terms have: what `loss_terms` counts, known before anything is predicted."""
+    components = 3 * data.has_forces.sum() if forces else data.energy.new_zeros(())
+    return torch.stack([data.energy.new_tensor(float(len(data))), components.to(data.energy.dtype)])
+
+
 def elementwise(error: Float[Tensor, "*shape"], config: LossConfig) -> Float[Tensor, "*shape"]:
     """Absolute value, square, or Huber's mixture of the two (divided by `huber_delta`: slope 1 far out)."""
     if config.kind == "l1":

@@ -6,8 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mcgm.potential import Prediction
 from mcgm.report.result import Metrics
+from mcgm.segments import segment_count
 from mcgm.training.batches import LabelledBatch
+from mcgm.training.ranks import total
 
 FIELDS = ("structures", "energy_abs", "energy_abs_per_atom", "energy_square", "components", "force_abs", "force_square")
 
@@ -41,21 +44,28 @@ class ErrorSums:
 
     def reduced(self) -> ErrorSums:
         """The sums over all ranks."""
-        total = ErrorSums()
-        total.sums = self.sums.clone()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total.sums)
-        return total
+        result = ErrorSums()
+        result.sums = total(self.sums)
+        return result
 
     def metrics(self) -> Metrics:
         """Errors in meV and meV/Å of at least one structure; None for forces that no structure has."""
-        total = dict(zip(FIELDS, self.sums.tolist(), strict=True))
-        number, components = total["structures"], total["components"]
+        entries = dict(zip(FIELDS, self.sums.tolist(), strict=True))
+        number, components = entries["structures"], entries["components"]
         return Metrics(
             n_structures=int(number),
-            energy_mae_mev=1000 * total["energy_abs"] / number,
-            energy_mae_mev_per_atom=1000 * total["energy_abs_per_atom"] / number,
-            energy_rmse_mev=1000 * (total["energy_square"] / number) ** 0.5,
-            force_mae_mev_per_A=1000 * total["force_abs"] / components if components else None,
-            force_rmse_mev_per_A=1000 * (total["force_square"] / components) ** 0.5 if components else None,
+            energy_mae_mev=1000 * entries["energy_abs"] / number,
+            energy_mae_mev_per_atom=1000 * entries["energy_abs_per_atom"] / number,
+            energy_rmse_mev=1000 * (entries["energy_square"] / number) ** 0.5,
+            force_mae_mev_per_A=1000 * entries["force_abs"] / components if components else None,
+            force_rmse_mev_per_A=1000 * (entries["force_square"] / components) ** 0.5 if components else None,
         )
+
+
+def not_finite(prediction: Prediction, data: LabelledBatch) -> list[str]:
+    """Names of the structures with an energy or a force that is infinite or not a number."""
+    wrong = ~torch.isfinite(prediction.energy)
+    if prediction.forces is not None:
+        per_atom = (~torch.isfinite(prediction.forces)).any(1)
+        wrong = wrong | (segment_count(data.batch.molecule[per_atom], len(data)) > 0)
+    return [data.names[k] for k in torch.flatten(torch.nonzero(wrong)).tolist()]

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
 from torch import Tensor
 
-from mcgm.errors import TrainingError
-from mcgm.long_range.mcgm.assignment import Assignment
-from mcgm.potential import Potential
+from mcgm.errors import TooLargeError, TrainingError
+from mcgm.potential import Potential, Prediction
+from mcgm.splitting import Splitter
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import TrainingConfig
-from mcgm.training.loss import LossTerms, loss_terms
-from mcgm.training.metrics import ErrorSums
+from mcgm.training.gradients import Differentiator, GradientSum, named, what_is_not_finite
+from mcgm.training.loss import LossTerms, label_counts, loss_terms
+from mcgm.training.metrics import ErrorSums, not_finite
+from mcgm.training.parts import Hierarchies, Portion, by_structure, in_parts
+from mcgm.training.ranks import gathered, raise_too_large, total
 from mcgm.training.schedule import Schedule
 
 
 class PotentialModule(lightning.LightningModule):
     """Trains a potential on energies, and on forces where there are any.
 
-    Losses are normalised by the structures of all ranks together, so that two ranks give the gradient of one.
+    Losses are normalised by the structures of all ranks together, so that two ranks give the gradient of one; a batch
+    that does not fit into memory is done in parts, with the same sum.
     Chance is drawn from a generator seeded by seed, step and rank: a resumed training draws the same.
     """
 
@@ -31,7 +37,10 @@ class PotentialModule(lightning.LightningModule):
         self.config = config
         self.schedule = schedule
         self.forces = forces
-        self.epoch_clusters: list[tuple[tuple[Assignment, ...], ...]] = []
+        self.training_splitter = Splitter("training")
+        self.validation_splitter = Splitter("validation")
+        self.epoch_clusters: list[list[Hierarchies]] = []
+        self.gradients: list[Tensor | None] = []
         self.clear_training()
         self.clear_validation()
 
@@ -40,98 +49,179 @@ class PotentialModule(lightning.LightningModule):
         self.train_errors = ErrorSums()
         self.train_loss: list[Tensor] = []
 
+    def training_so_far(self) -> tuple[Tensor, Tensor]:
+        """Error sums and losses of the steps since the last validation, of all ranks together."""
+        losses = torch.stack(self.train_loss) if self.train_loss else torch.zeros(0)
+        if self.trainer.world_size > 1:
+            losses = losses.clone()
+            torch.distributed.all_reduce(losses)
+            losses = losses / self.trainer.world_size
+        return self.train_errors.reduced().sums, losses
+
+    def load_training(self, errors: Tensor, losses: Tensor, *, share: bool) -> None:
+        """Restore `training_so_far`; one rank has a share in the sums, which are of all of them."""
+        self.train_errors = ErrorSums()
+        self.train_errors.sums = errors.to(self.device) * share
+        self.train_loss = list(losses.to(self.device))
+
     def clear_validation(self) -> None:
         """Forget the errors of the validation steps so far."""
         self.validation_errors = ErrorSums()
         self.validation_sums = torch.zeros(2, 2, dtype=torch.float64)
+        self.validation_not_finite: list[str] = []
+        self.validation_too_large = ""
+
+    @property
+    def clusters_by_epoch(self) -> bool:
+        """Whether clusters are found once per epoch, `recluster="epoch"`."""
+        return getattr(self.potential.specification, "recluster", "forward") == "epoch"
 
     def on_train_epoch_start(self) -> None:
-        """With `recluster="epoch"`: cluster all batches of the epoch with the weights that it starts with.
+        """With `recluster="epoch"`: cluster the epoch with the weights that it starts with."""
+        self.epoch_clusters = []
+        if self.clusters_by_epoch:
+            self.cluster_epoch()
+
+    def cluster_epoch(self) -> None:
+        """Cluster all batches of the present epoch.
 
         A structure is in one batch of an epoch, so labels of batches are labels of structures (arXiv:2509.22028:
         clustering is "re-executed at each training epoch").
         """
         self.epoch_clusters = []
-        if getattr(self.potential.specification, "recluster", "forward") != "epoch":
-            return
         generator = self._generator(-1 - self.current_epoch)
-        for data in self.trainer.train_dataloader or ():
-            batch = data.to(self.device).batch
+
+        def clusters(portion: Portion) -> list[Hierarchies]:
+            batch = portion.data.batch
             with torch.no_grad():
-                layers = self.potential(batch, forces=False, generator=generator).clusters
-            self.epoch_clusters.append(tuple(tuple(level.assignment for level in layer) for layer in layers))
+                found = self.potential(batch, forces=False, generator=generator).clusters
+            return by_structure(found, batch)
+
+        for data in self.trainer.datamodule.epoch_dataloader():  # type: ignore[attr-defined]
+            parts = in_parts(self.validation_splitter, self.potential, Portion(data.to(self.device)), clusters)
+            self.epoch_clusters.append([found for part in parts for found in part])
 
     def _generator(self, number: int) -> torch.Generator:
         """A source of chance that depends on seed, number and rank alone."""
         seed = (self.config.seed * 1_000_003 + number) * self.trainer.world_size + self.global_rank
         return torch.Generator(device=self.device).manual_seed(seed)
 
-    def training_step(self, data: LabelledBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch.
-
-        Raises:
-            TrainingError: the loss is not finite; names the structures.
-        """
-        prediction = self.potential(
-            data.batch,
+    def _predict(self, portion: Portion) -> Prediction:
+        return self.potential(
+            portion.data.batch,
             forces=self.forces,
-            clusters=self.epoch_clusters[batch_idx] if self.epoch_clusters else None,
+            clusters=portion.prescribed,
             generator=self._generator(self.global_step),
         )
-        terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss)
-        counts = terms.counts.clone()
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(counts)
-        loss = terms.mean(self.config.loss, counts) * self.trainer.world_size
-        if not torch.isfinite(loss):
-            raise TrainingError(_not_finite(prediction.energy, data, self.global_step))
-        self.train_errors.add(prediction.energy, prediction.forces, data)
-        self.train_loss.append(loss.detach())
-        return loss
+
+    def training_step(self, data: LabelledBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch of all ranks together; keeps its gradient for `backward`.
+
+        Raises:
+            TrainingError: loss or gradient is not finite; names the structures.
+            TooLargeError: a structure alone does not fit into memory.
+        """
+        whole = Portion(data, self.epoch_clusters[batch_idx] if self.epoch_clusters else ())
+        counts = total(label_counts(data, forces=self.forces))
+        parameters = self._trained()
+        differentiate = Differentiator(self._predict, parameters, self.config.loss, counts)
+        step, too_large = GradientSum(parameters), ""
+        try:
+            for share in in_parts(self.training_splitter, self.potential, whole, differentiate):
+                step.add(share)
+                self.train_errors.add(share.energy, share.forces, share.portion.data)
+        except TooLargeError as error:
+            too_large = str(error)
+            step.spoil()
+        step.share_among_ranks()
+        if not step.is_finite:
+            raise_too_large(too_large)
+            self._stop(what_is_not_finite(differentiate, whole), f"sum over {named(data.names)}")
+        self.gradients = step.gradients
+        self.train_loss.append(step.loss)
+        return step.loss
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Hand the gradient that the step has found to the optimiser; called by Lightning."""
+        for parameter, gradient in zip(self._trained(), self.gradients, strict=True):
+            parameter.grad = gradient
+        self.gradients = []
+
+    def _stop(self, what: str, otherwise: str) -> None:
+        found = " and ".join(dict.fromkeys(gathered(what))) or otherwise
+        lost = any(not bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
+        cause = " The weights are not finite any more: the last step was too long." if lost else ""
+        raise TrainingError(
+            f"step {self.global_step}: {found} not finite; training stopped.{cause} Look at these structures with "
+            f"`mcgm data inspect`, lower training.learning_rate, or set training.clip.{_kept(self.trainer)}"
+        )
 
     def validation_step(self, data: LabelledBatch, batch_idx: int) -> None:
-        """Add the errors of one batch."""
-        prediction = self.potential(data.batch, forces=self.forces)
+        """Add the errors of one batch; what is wrong is told when all ranks are through, see `validation_loss`."""
+
+        def predict(portion: Portion) -> tuple[Prediction, LabelledBatch]:
+            return self.potential(portion.data.batch, forces=self.forces), portion.data
+
+        try:
+            for prediction, part in in_parts(self.validation_splitter, self.potential, Portion(data), predict):
+                self._validated(prediction, part)
+        except TooLargeError as error:
+            self.validation_too_large = str(error)
+            self.validation_sums = self.validation_sums * torch.nan
+
+    def _validated(self, prediction: Prediction, data: LabelledBatch) -> None:
         self.validation_errors.add(prediction.energy, prediction.forces, data)
         terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss)
         sums = torch.stack([terms.sums, terms.counts]).detach()
         self.validation_sums = self.validation_sums.to(sums.device) + sums
+        self.validation_not_finite += not_finite(prediction, data)
 
     def validation_loss(self) -> float:
-        """Loss over the whole validation set, of all ranks together."""
-        sums = self.validation_sums.clone()
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        return float(LossTerms(sums[0], sums[1]).mean(self.config.loss))
+        """Loss over the whole validation set, of all ranks together.
+
+        Raises:
+            TrainingError: it is not finite; names the structures.
+            TooLargeError: a structure alone does not fit into memory.
+        """
+        sums = total(self.validation_sums)
+        loss = float(LossTerms(sums[0], sums[1]).mean(self.config.loss))
+        if not math.isfinite(loss):
+            raise_too_large(self.validation_too_large)
+            names = self.validation_not_finite
+            self._stop(f"predictions for {named(names)} (validation)" if names else "", "validation loss")
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW on all parameters; the rate is set before every step."""
         return torch.optim.AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of this step."""
+        """Set the learning rate of this step, and torch's own generator: some network may draw from it."""
+        torch.manual_seed(self._generator(self.global_step).initial_seed())
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.config.learning_rate * self.schedule.factor(self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the schedule's state."""
+        """Keep the schedule's state, and how large a batch has been found to fit."""
         checkpoint["schedule"] = self.schedule.state_dict()
+        checkpoint["fits_atoms"] = {"train": self.training_splitter.limit, "val": self.validation_splitter.limit}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the schedule's state."""
+        """Restore what `on_save_checkpoint` kept."""
         self.schedule.load_state_dict(checkpoint["schedule"])
+        fits = checkpoint.get("fits_atoms", {})
+        self.training_splitter.limit, self.validation_splitter.limit = fits.get("train"), fits.get("val")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a labelled batch (Lightning's own way refuses frozen dataclasses)."""
         return batch.to(device)
 
 
-def _not_finite(energy: Tensor, data: LabelledBatch, step: int) -> str:
-    bad = torch.flatten(torch.nonzero(~torch.isfinite(energy))).tolist()
-    names = [data.names[k] for k in bad] or list(data.names)
-    what = "energies" if bad else "the loss (forces or labels)"
-    shown = ", ".join(repr(name) for name in names[:5]) + (" ..." if len(names) > 5 else "")
-    return (
-        f"step {step}: {what} of {shown} not finite; training stopped. Look at these structures with "
-        "`mcgm data inspect`, lower training.learning_rate, or set training.clip."
-    )
+def _kept(trainer: lightning.Trainer) -> str:
+    """What is left of the training so far."""
+    folder = Path(trainer.default_root_dir)
+    kept = [name for name in ("model.safetensors", "last.ckpt") if (folder / name).exists()]
+    return f" {' and '.join(kept)} in {folder}: as they were before." if kept else ""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from mcgm.checkpoint import load
+from mcgm.memory import keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.training.batches import Collate, LabelledBatch
 from mcgm.training.config import CompareConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.loss import loss_terms
-from mcgm.training.memory import keep_freed_memory
 from mcgm.training.preparation import Parts, open_parts
 
 ROUNDS = 15
