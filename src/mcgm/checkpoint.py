@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 import mcgm
 from mcgm.errors import CheckpointError
-from mcgm.files import replacing
 from mcgm.potential import Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
+from mcgm.sealed import Sealed
 
-FORMAT = 1
-"""Version of the header that this package writes."""
+FORMAT = 2
+"""Version of the header that this package writes; 2: with a checksum."""
+
+MODEL = Sealed("a model file", "mcgm", newest=FORMAT, last_unsealed=1)
 
 UNITS = {"energy": "eV", "length": "Å", "charge": "e"}
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _with_checksum(header: dict[str, Any]) -> dict[str, Any]:
+    """1 -> 2: the checksum stands outside the header, which stays as it is."""
+    return header | {"format": 2}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_checksum}
 """Header of version n -> header of version n + 1."""
 
 
@@ -32,7 +37,6 @@ def save(potential: Potential, path: str | Path, *, extra: dict[str, Any] | None
     `extra` (plain JSON) is kept under that name for whoever reads the header. The file appears whole or not at all.
     """
     header = {
-        "format": FORMAT,
         "mcgm": mcgm.__version__,
         "units": UNITS,
         "backbone": describe_backbone(potential.backbone),
@@ -40,9 +44,7 @@ def save(potential: Potential, path: str | Path, *, extra: dict[str, Any] | None
         "elements": None if potential.elements is None else list(potential.elements),
         "extra": extra or {},
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in potential.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"mcgm": json.dumps(header)})
+    MODEL.write(path, header, potential.state_dict())
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: not a model file of this package, damaged, or newer than this package.
     """
-    return _read(Path(path), tensors=False)[0]
+    return _read(path)[0]
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
@@ -60,8 +62,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     Raises:
         CheckpointError: not a model file of this package, damaged, or newer than this package.
     """
-    path = Path(path)
-    header, tensors = _read(path, tensors=True)
+    header, tensors = _read(path)
     try:
         potential = Potential(
             restore_backbone(header["backbone"]), restore_block(header["long_range"]), elements=header["elements"]
@@ -76,31 +77,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     return potential.to(device).eval()
 
 
-def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    if path.is_dir() or not path.exists():
-        raise CheckpointError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; required: a model file.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            content = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as a model file ({error}). It is truncated, damaged, or another kind of file."
-        ) from error
-    if "mcgm" not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not of mcgm (no header of that name).")
-    try:
-        header = json.loads(metadata["mcgm"])
-        version = int(header["format"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is damaged ({error!r}).") from error
-    if version < FORMAT and version not in UPGRADES:
-        raise CheckpointError(f"{path}: format version {version} never existed; the header is damaged.")
-    if version > FORMAT:
-        raise CheckpointError(
-            f"{path}: format version {version}; this mcgm {mcgm.__version__} reads up to {FORMAT}. Upgrade mcgm."
-        )
-    while version < FORMAT:
-        header = UPGRADES[version](header)
-        version = int(header["format"])
-    return header, content
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    header, tensors = MODEL.read(path)
+    while header["format"] < FORMAT:
+        header = UPGRADES[header["format"]](header)
+    return header, tensors

@@ -9,11 +9,12 @@ import torch
 
 from mcgm import load
 from mcgm.errors import ConfigError, DataError, TrainingError
-from mcgm.training.callbacks import LastCheckpoint
 from mcgm.training.config import TrainConfig
 from mcgm.training.fit import final_metrics, train
 from mcgm.training.module import PotentialModule
 from mcgm.training.recipe import merge, to_config
+from mcgm.training.resuming import LastCheckpoint
+from mcgm.training.state import read_state
 
 
 def configured(recipe, **training):
@@ -21,7 +22,7 @@ def configured(recipe, **training):
 
 
 def state_of(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)
+    return read_state(folder / "last.ckpt")
 
 
 def assert_equal(first, second):
@@ -86,7 +87,7 @@ def test_labels_hold_for_an_epoch_when_asked_to(small_recipe, tmp_path, monkeypa
 
     def watched(self, data, batch_idx):
         steps.append((self.current_epoch, batch_idx, len(self.epoch_clusters)))
-        members = self.epoch_clusters[batch_idx][0][0].members
+        members = sum(layers[0][0].members for layers in self.epoch_clusters[batch_idx])
         assert members == data.batch.n_atoms
         return original(self, data, batch_idx)
 

@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
     parser = make_parser("train", "Train a potential from a recipe (.yaml) or on a data file.", EXAMPLE)
     parser.add_argument("source", metavar="CONFIG|DATA", help="recipe (.yaml), data file, or 'sample'")
     parser.add_argument("-o", "--output", help="folder for the model, logs and checkpoints (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     parser.add_argument("--devices", type=int, help="processes on this machine (training.devices)")
     parser.add_argument("--num-nodes", "--num_nodes", type=int, help="machines (training.num_nodes)")
     parser.add_argument_group("settings", "any key of a recipe: --section.key VALUE, e.g. --training.epochs 50")

@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 from mcgm.batch import Batch, to
 from mcgm.errors import DataError
 from mcgm.potential import Potential
+from mcgm.splitting import is_out_of_memory
 from mcgm.structure import Structure
 
 EVALUATION_ATOMS = 2000
@@ -59,13 +60,21 @@ class Collate:
         forces = [np.zeros((len(s), 3)) if s.forces is None else s.forces for s in structures]
         known = [np.full(len(s), s.forces is not None) for s in structures]
         return LabelledBatch(
-            batch=self.potential.index(batch),
+            batch=self._indexed(batch),
             energy=torch.tensor([s.energy for s in structures], dtype=torch.float64),
             sizes=torch.tensor([len(s) for s in structures], dtype=torch.float64),
             forces=torch.from_numpy(np.concatenate(forces)),
             has_forces=torch.from_numpy(np.concatenate(known)),
             names=tuple(s.name for s in structures),
         )
+
+    def _indexed(self, batch: Batch) -> Batch:
+        try:
+            return self.potential.index(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return batch  # the potential will index it again, in parts
 
 
 def pack(
@@ -89,7 +98,8 @@ class BatchSampler(Sampler[list[int]]):
     """Batches of one epoch, shuffled by seed and epoch alone, shared out among ranks.
 
     Ranks get disjoint batches and equally many; up to `ranks - 1` batches of an epoch are left out. The same seed and
-    epoch give the same batches again, which makes resuming exact.
+    epoch give the same batches again, which makes resuming exact: the first `start` of them are then passed over, and
+    still counted in the length.
 
     Raises:
         DataError: fewer batches than ranks.
@@ -105,6 +115,7 @@ class BatchSampler(Sampler[list[int]]):
         epoch: int,
         rank: int = 0,
         ranks: int = 1,
+        start: int = 0,
     ) -> None:
         order = np.random.default_rng([seed, epoch]).permutation(len(sizes))
         batches = pack(order, np.asarray(sizes), atoms=atoms, structures=structures)
@@ -114,9 +125,10 @@ class BatchSampler(Sampler[list[int]]):
                 "devices. Make batches smaller (batch_atoms, batch_structures) or use fewer devices."
             )
         self.batches = batches[rank : len(batches) // ranks * ranks : ranks]
+        self.start = start
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        return iter(self.batches[self.start :])
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -1,4 +1,4 @@
-"""What happens around the steps: averaged weights, records, the best model, checkpoints, and the reporter."""
+"""What happens around the steps: averaged weights, records, the best model, and the reporter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from mcgm.report.files import write_whole
@@ -76,8 +76,9 @@ class Recorder(Callback):
         return tuple(CurvePoint(**{key: row[key] for key in names}) for row in self.rows)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; a training that had stopped early stays stopped."""
         self.started = time.monotonic()
+        trainer.should_stop |= self._waited_long_enough()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -103,8 +104,10 @@ class Recorder(Callback):
         self.best = min(loss, self.best)
         if self.reporter is not None:
             self.reporter.epoch(self._state(trainer, errors))
-        if self.early_stopping is not None and self.waited >= self.early_stopping:
-            trainer.should_stop = True
+        trainer.should_stop |= self._waited_long_enough()
+
+    def _waited_long_enough(self) -> bool:
+        return self.early_stopping is not None and self.waited >= self.early_stopping
 
     def _row(
         self, trainer: lightning.Trainer, pl_module: PotentialModule, loss: float, errors: ErrorSums
@@ -160,17 +163,3 @@ class Recorder(Callback):
         """Restore what `state_dict` gave."""
         self.rows, self.best, self.waited = state_dict["rows"], state_dict["best"], state_dict["waited"]
         self.spent = state_dict["spent"]
-
-
-class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after every epoch, whole or not at all: what `--resume` goes on from."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "last.ckpt"
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save under a temporary name, then rename."""
-        temporary = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)

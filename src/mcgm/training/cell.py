@@ -26,7 +26,7 @@ def cell_name(variant: str, seed: int) -> str:
 def cell_settings(config: CompareConfig, variant: str, seed: int) -> dict[str, Any]:
     """Every setting that decides the result of a cell, plain values; a finished cell with the same is not run again."""
     settings = as_plain(config.cell(variant, seed, ""))
-    del settings["output"]
+    del settings["output"], settings["training"]["checkpoint_minutes"]
     return settings
 
 

@@ -99,7 +99,8 @@ class TrainingConfig:
     """How long, how fast, on what machine.
 
     Batches hold at most `batch_atoms` atoms (always at least one structure), or `batch_structures` structures.
-    `early_stopping` counts validations without improvement. `clip` bounds the gradient's norm. `weight_decay` is
+    `early_stopping` counts validations without improvement. `checkpoint_minutes` is the most that an interruption
+    loses (0: after every step; null: after every epoch only). `clip` bounds the gradient's norm. `weight_decay` is
     AdamW's. `steps` overrides `epochs`, rounded up to whole epochs.
     """
 
@@ -118,6 +119,7 @@ class TrainingConfig:
     devices: int = 1
     num_nodes: int = 1
     workers: int = 0
+    checkpoint_minutes: float | None = 10.0
     tensorboard: bool = True
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -14,24 +14,26 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 
 from mcgm.checkpoint import load
-from mcgm.errors import CheckpointError, ConfigError
+from mcgm.errors import ConfigError
+from mcgm.memory import bounded_memory, keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.report.files import write_whole
 from mcgm.report.result import CurvePoint
 from mcgm.training.batches import Collate
-from mcgm.training.callbacks import LastCheckpoint, Recorder, WarmedAveraging
+from mcgm.training.callbacks import Recorder, WarmedAveraging
 from mcgm.training.config import TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.evaluation import Evaluation, evaluate
-from mcgm.training.memory import keep_freed_memory
 from mcgm.training.module import PotentialModule
 from mcgm.training.preparation import Parts, make_potential, open_parts
 from mcgm.training.progress import Reporter
 from mcgm.training.recipe import as_plain
+from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
+from mcgm.training.state import StateFile
+from mcgm.training.strategy import ReplicatedStrategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,15 @@ class Trained:
 def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: Reporter | None = None) -> Trained:
     """Train, writing into a folder: `model.safetensors` (best averaged weights), `metrics.csv`, `last.ckpt`, recipe.
 
-    With `resume` it goes on after the last finished epoch, with the same result as if it had never stopped; without,
-    the folder must not hold a training.
+    With `resume` it goes on from the last checkpoint, with the same result as if it had never stopped; without, the
+    folder must not hold a training.
 
     Raises:
+        CheckpointError: the checkpoint to go on from is damaged.
         ConfigError: the folder holds a training, or one of another recipe; or a setting is wrong.
         DataError: the data cannot be used.
         TrainingError: the loss is not finite.
+        TooLargeError: a structure does not fit into memory, even alone.
     """
     keep_freed_memory()
     checkpoint = _start(config, output, resume=resume)
@@ -74,24 +78,13 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: 
         early_stopping=settings.early_stopping,
         extra={"recipe": as_plain(config)},
     )
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]), bounded_memory(processes=settings.devices):
         trainer = make_trainer(settings, output, recorder, epochs=epochs)
-        _fit(trainer, module, data, checkpoint)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if reporter is not None:
         reporter.close()
     best = load(output / "model.safetensors")
     return Trained(best, parts, recorder.curves, recorder.seconds, trainer.is_global_zero)
-
-
-def _fit(
-    trainer: lightning.Trainer, module: PotentialModule, data: StructureDataModule, checkpoint: Path | None
-) -> None:
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except RuntimeError as error:
-        if checkpoint is not None and "PytorchStreamReader" in str(error):
-            raise CheckpointError(f"{checkpoint}: is damaged ({error}). Remove it to start again.") from error
-        raise
 
 
 def make_trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, epochs: int) -> lightning.Trainer:
@@ -103,9 +96,10 @@ def make_trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, 
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if ranks > 1 else "auto",
+        strategy=ReplicatedStrategy() if ranks > 1 else "auto",
         gradient_clip_val=settings.clip,
-        callbacks=[recorder, *averaging, LastCheckpoint(output)],
+        callbacks=[recorder, *averaging, LastCheckpoint(output, settings.checkpoint_minutes)],
+        plugins=[StateFile()],
         logger=_logger(settings, output),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
