@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from mcgm import attach
 from mcgm.attachment import AtomInputs, Output, PerAtom, PerStructure, Residual
+from mcgm.attachment_inputs import Reading
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.long_range import MCGM
+from mcgm.long_range.mcgm.clusterers import KMeansPlusPlus
 
 CUTOFF = 5.0
 WIDTH = 16
@@ -186,6 +188,49 @@ def test_an_energy_per_atom_inside_the_model_can_take_the_blocks_energy() -> Non
     torch.testing.assert_close(model(*inputs), other(*inputs))
 
 
+OVER_ATOMS = MCGM(levels=1, clusterers=(KMeansPlusPlus(3.0),))
+
+
+def drawing_schnet(seed: int | None) -> nn.Module:
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return attached_schnet(OVER_ATOMS, generator=generator).train()
+
+
+def test_rules_draw_from_the_generator_while_the_model_trains_and_not_else() -> None:
+    inputs = batch_of(ETHANOL, BENZENE)
+    drawing, again, without = drawing_schnet(5), drawing_schnet(5), drawing_schnet(None)
+    energies = [drawing(*inputs) for _ in range(4)]
+    assert any(not torch.equal(energy, energies[0]) for energy in energies[1:])
+    assert all(torch.equal(energy, again(*inputs)) for energy in energies)
+    assert torch.equal(without(*inputs), without(*inputs))
+    assert torch.equal(drawing.eval()(*inputs), without.eval()(*inputs))
+    assert torch.equal(drawing(*inputs), drawing(*inputs))
+
+
+def test_a_copy_of_a_model_that_draws_draws_the_same_from_a_generator_of_its_own() -> None:
+    model, inputs = drawing_schnet(5), batch_of(ETHANOL, BENZENE)
+    twin = copy.deepcopy(model)
+    for _ in range(3):
+        assert torch.equal(model(*inputs), twin(*inputs))
+
+
+def test_charge_and_spin_reach_the_block_where_they_are_given() -> None:
+    seen = []
+
+    def charged(z: Tensor, pos: Tensor, batch: Tensor, total: Tensor | None = None) -> AtomInputs:
+        return AtomInputs(z, pos, batch, charge=total, spin=torch.tensor([[0.0], [1.0]]))
+
+    model = attached_schnet(inputs=charged)
+    index = model.long_range.block.index
+    model.long_range.block.index = lambda batch: seen.append(batch) or index(batch)
+    model(*batch_of(ETHANOL, BENZENE))
+    assert seen[0].charge.tolist() == [0, 0]
+    assert seen[0].spin.tolist() == [0, 1]
+    reading = Reading(lambda z, pos, batch: AtomInputs(z, pos, batch, charge=torch.tensor([-1, 2, 0])), None)
+    with pytest.raises(ConfigError, match=r"charge has shape \(3,\).*each of 2 structures"):
+        reading("SchNet", batch_of(ETHANOL, BENZENE), {})
+
+
 # --- a network of the xnns library
 
 
@@ -264,6 +309,25 @@ def test_another_librarys_painn_trains_saves_and_loads_with_the_block(tmp_path: 
     again.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     energies = [item.eval()(xnn_graph(library, ETHANOL))["energy"] for item in (model, again)]
     assert torch.equal(*energies)
+
+
+def test_removal_leaves_another_librarys_painn_as_it_was() -> None:
+    library = xnn()
+    torch.manual_seed(0)
+    model = library.gnn.models.painn.PaiNN(n_features=WIDTH, n_interactions=2, n_rbf=8, cutoff=CUTOFF).eval()
+    names, before = list(model.state_dict()), model(xnn_graph(library, ETHANOL))["energy"]
+    attachment = attach(
+        model,
+        layers=model.interactions,
+        channels=WIDTH,
+        features=Output(0),
+        inputs=xnn_inputs,
+        energy=PerStructure("energy"),
+    )
+    assert not torch.equal(model(xnn_graph(library, ETHANOL))["energy"], before)
+    attachment.remove()
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(xnn_graph(library, ETHANOL))["energy"], before)
 
 
 # --- what is refused

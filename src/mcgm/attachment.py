@@ -36,6 +36,7 @@ def attach(
     gain: float = 1.0,
     scale: float = 1.0,
     cutoff: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Attachment:
     """Add a long-range block after each interaction layer of any network; the network is then used as before.
 
@@ -45,15 +46,18 @@ def attach(
         layers: the modules that update the atoms' features, in the order in which they run.
         channels: width of those features; only invariant ones may be given.
         features: where they are; default: the layer returns what is added to its first input (`Residual()`).
-        inputs: makes `AtomInputs` of the arguments of `model.forward`; default: numbers, positions, molecule.
+        inputs: makes `AtomInputs` of the arguments of `model.forward`; default: numbers, positions, molecule. There are
+            also places for cell, charge and spin.
         energy: how an energy is added to an output; default: a tensor with one row per structure (`PerStructure()`).
         energy_from: the module with that output; default `model`. One inside it where the model makes its own forces.
         gain: initial strength, learned per layer and for the energy. 0 leaves the predictions of a trained model.
         scale: the model's unit of energy in units of the block's output.
         cutoff: Å; search neighbours, for blocks that need them (`scope="molecule"`).
+        generator: on the model's device; where rules that draw (K-means++, random) take chance from while the model is
+            in training mode. Without one, and always in evaluation mode, they are functions of their inputs.
 
     Raises:
-        ConfigError: unknown block, no layers, or a model that has one attached already.
+        ConfigError: unknown block, no layers, one attached already, or labels kept per epoch (`recluster`).
     """
     if isinstance(long_range, str):
         if long_range not in BLOCKS:
@@ -64,11 +68,15 @@ def attach(
             f"{type(model).__name__} has an attribute {CHILD!r} already; remove() the earlier attachment."
         )
     if getattr(long_range, "recluster", "forward") != "forward":
-        raise ConfigError("recluster='epoch' needs a training loop of this package; attach with recluster='forward'.")
+        raise ConfigError(
+            "recluster='epoch' keeps labels by the names of structures, which another library's loop does not give; "
+            "required: recluster='forward', or training with mcgm."
+        )
     layers = list(layers)
     if not layers:
         raise ConfigError("layers is empty; required: the modules that update the features of the atoms, in order.")
     attachment = Attachment(long_range, len(layers), channels, Reading(inputs, cutoff), gain=gain, scale=scale)
+    attachment.generator = generator
     attachment.features = features or Residual()
     attachment.energy = energy or PerStructure()
     reference = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -97,6 +105,7 @@ class Attachment(nn.Module):
 
     features: AtomFeatures
     energy: EnergyOutput
+    generator: torch.Generator | None
 
     def __init__(
         self, specification: LongRangeSpec, layers: int, channels: int, reading: Reading, *, gain: float, scale: float
@@ -133,7 +142,8 @@ class Attachment(nn.Module):
 
     def _begin(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         batch = self.reading(type(model).__name__, arguments, keywords)
-        memory = self.block.begin(batch, self.block.index(batch), clusters=None, generator=None)
+        chance = self.generator if self.training else None
+        memory = self.block.begin(batch, self.block.index(batch), clusters=None, generator=chance)
         self._pass = Pass(batch, memory)
 
     def _after_layer(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:

@@ -22,6 +22,10 @@ class AtomInputs:
     """What a block reads of the atoms: atomic numbers, positions (Å), and the structure of each atom (default: one).
 
     `cell` (Å, lattice vectors as rows) and `pbc` for periodic networks; a cell alone means periodic along all axes.
+    `charge` (e) and `spin` (unpaired electrons) of each structure for blocks that read them; default: zero.
+
+    Raises:
+        ConfigError: when the model is called, not one charge or spin for each structure.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -29,6 +33,8 @@ class AtomInputs:
     molecule: Int[Tensor, "atom"] | None = None
     cell: Float[Tensor, "molecule 3 3"] | None = None
     pbc: Bool[Tensor, "molecule 3"] | None = None
+    charge: Float[Tensor, "molecule"] | None = None
+    spin: Float[Tensor, "molecule"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +60,8 @@ class Reading:
             molecule=molecule,
             cell=cell,
             pbc=pbc,
-            charge=positions.new_zeros(count),
-            spin=positions.new_zeros(count),
+            charge=_of_each("charge", atoms.charge, positions, count),
+            spin=_of_each("spin", atoms.spin, positions, count),
             neighbors=_NotSearched(),  # type: ignore[arg-type]
             cutoff=self.cutoff or 0.0,
             periodic=atoms.cell is not None and bool(pbc.any()),
@@ -70,6 +76,16 @@ class Reading:
                 f"inputs cannot be called with the arguments of {model}.forward: {error}. Give attach a "
                 "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
             ) from error
+
+
+def _of_each(
+    name: str, values: Tensor | None, positions: Float[Tensor, "atom 3"], count: int
+) -> Float[Tensor, "molecule"]:
+    if values is None:
+        return positions.new_zeros(count)
+    if values.numel() != count:
+        raise ConfigError(f"{name} has shape {tuple(values.shape)}; required: one for each of {count} structures.")
+    return values.reshape(count).to(positions)
 
 
 class _NotSearched:
