@@ -63,10 +63,10 @@ def bounded_memory(*, processes: int = 1) -> Iterator[None]:
     """Refuse this process more memory than there is, so that it can react instead of being killed by the system.
 
     Sets the soft limit RLIMIT_DATA to a share of what is available now, as one of so many processes; an existing
-    lower limit stays. On Linux; elsewhere, or with a GPU, whose driver reserves addresses without end, nothing happens.
+    lower limit stays. On Linux without a GPU, whose driver would count as well; elsewhere nothing happens.
     """
     available = available_bytes()
-    if available is None or torch.cuda.is_initialized():
+    if available is None or torch.cuda.is_available():
         yield
         return
     import resource

@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("--part is of the data that the model was trained on; give either DATA or --part.")
 
     from mcgm.checkpoint import load, read_header
+    from mcgm.memory import bounded_memory
     from mcgm.training.evaluation import evaluate
 
     path = model_path(known.model)
@@ -45,7 +46,8 @@ def run(arguments: list[str]) -> int:
     else:
         name, dataset = Path(known.data).name, _open(known.data, known.labels)
     forces = False if known.no_forces else None
-    metrics = evaluate(potential, dataset, forces=forces, watch=watched("evaluating")).metrics
+    with bounded_memory():
+        metrics = evaluate(potential, dataset, forces=forces, watch=watched("evaluating")).metrics
     if known.json:
         json.dump({"model": str(path), "data": name} | vars(metrics), sys.stdout, indent=1)
         print()

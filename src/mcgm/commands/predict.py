@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcgm.commands.arguments import make_parser, model_path, watched
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -36,11 +36,13 @@ def run(arguments: list[str]) -> int:
 
     from mcgm.checkpoint import load
     from mcgm.data import open_structures, sample_path
+    from mcgm.memory import bounded_memory
 
     potential = load(model_path(known.model), device=known.device)
     source = sample_path() if known.structures == "sample" else known.structures
     structures = watched("predicting")(open_structures(source))
-    count = _write(known.output, predictions(potential, structures))
+    with bounded_memory():
+        count = _write(known.output, predictions(potential, structures))
     print(f"{known.output}: {count} structures")
     return 0
 
@@ -61,10 +63,28 @@ def _write(output: Path, frames: Iterable[Atoms]) -> int:
 def predictions(potential: Potential, structures: Iterable[Structure]) -> Iterator[Atoms]:
     """The structures with predicted energy (eV), forces (eV/Å) and stress as calculator results.
 
-    `atoms.info["cluster_energy"]` is the part of the energy that long-range nodes hold, eV.
+    `atoms.info["cluster_energy"]` is the part of the energy that long-range nodes hold, eV. What does not fit into
+    memory together is predicted in parts.
+
+    Raises:
+        TooLargeError: a structure does not fit, even alone.
     """
+    from mcgm.splitting import Splitter, Work
+
+    splitter = Splitter("prediction")
     for group in _groups(structures):
-        yield from _predict(potential, group)
+
+        def part(first: int, last: int, group: list[Structure] = group) -> list[Atoms]:
+            return list(_predict(potential, group[first:last]))
+
+        work = Work(
+            sizes=[len(structure) for structure in group],
+            part=part,
+            structure=group.__getitem__,
+            trial=lambda structure: list(_predict(potential, [structure])),
+        )
+        for atoms in splitter.run(work):
+            yield from atoms
 
 
 def _groups(structures: Iterable[Structure]) -> Iterator[list[Structure]]:
@@ -96,6 +116,8 @@ def _predict(potential: Potential, group: list[Structure]) -> Iterator[Atoms]:
     ends = np.cumsum([len(structure) for structure in group])
     forces = np.split(prediction.forces.cpu().numpy(), ends[:-1])
     for k, structure in enumerate(group):
+        if not (np.isfinite(float(prediction.energy[k])) and np.isfinite(forces[k]).all()):
+            raise StructureError(f"{structure}: the model predicts no finite energy and forces for it.")
         atoms = structure.to_atoms()
         results = {"energy": float(prediction.energy[k]), "forces": forces[k]}
         if prediction.stress is not None:

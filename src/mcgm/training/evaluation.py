@@ -10,11 +10,14 @@ import torch
 
 from mcgm.data import Dataset
 from mcgm.errors import DataError
-from mcgm.potential import Potential
+from mcgm.potential import Potential, Prediction
 from mcgm.report.predictions import Predictions
 from mcgm.report.result import Metrics
+from mcgm.splitting import Splitter
 from mcgm.training.batches import Collate, EvaluationSampler, LabelledBatch
-from mcgm.training.metrics import ErrorSums
+from mcgm.training.gradients import named
+from mcgm.training.metrics import ErrorSums, not_finite
+from mcgm.training.parts import Portion, in_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,8 @@ def evaluate(
     `watch` passes on the batches' indices, and may draw a progress bar meanwhile.
 
     Raises:
-        DataError: no structures, or one without energy.
+        DataError: no structures, one without energy, or one whose prediction is not finite.
+        TooLargeError: a structure does not fit into memory, even alone.
     """
     if len(dataset) == 0:
         raise DataError("nothing to evaluate: the data set is empty.")
@@ -58,16 +62,18 @@ def evaluate(
     sums = ErrorSums()
     energies, predicted_forces, true_forces = [], [], []
     names: list[str] = []
-    for data in batches(potential, dataset, watch(list(EvaluationSampler(dataset.sizes)))):
-        with torch.no_grad():
-            prediction = potential(data.batch, forces=forces)
+    wrong: list[str] = []
+    for prediction, data in _predicted(potential, dataset, watch(list(EvaluationSampler(dataset.sizes))), forces):
         sums.add(prediction.energy, prediction.forces, data)
+        wrong.extend(not_finite(prediction, data))
         energies.append(prediction.energy.double().cpu().numpy())
         names.extend(data.names)
         if prediction.forces is not None:
             predicted_forces.append(prediction.forces.float().cpu().numpy())
             true_forces.append(data.forces.float().cpu().numpy())
     potential.train(was_training)
+    if wrong:
+        raise DataError(f"predictions for {named(wrong)} are not finite; required: structures like those trained on.")
     complete = bool(predicted_forces) and dataset.has_forces
     predictions = Predictions(
         names=np.array(names),
@@ -79,6 +85,20 @@ def evaluate(
         baseline=_baseline(potential, dataset),
     )
     return Evaluation(sums.metrics(), predictions)
+
+
+def _predicted(
+    potential: Potential, dataset: Dataset, chosen: Chosen, forces: bool
+) -> Iterator[tuple[Prediction, LabelledBatch]]:
+    """Predictions with their labels, in parts where a batch does not fit into memory."""
+    splitter = Splitter("evaluation")
+
+    def predict(portion: Portion) -> tuple[Prediction, LabelledBatch]:
+        with torch.no_grad():
+            return potential(portion.data.batch, forces=forces), portion.data
+
+    for data in batches(potential, dataset, chosen):
+        yield from in_parts(splitter, potential, Portion(data), predict)
 
 
 def _baseline(potential: Potential, dataset: Dataset) -> np.ndarray:
