@@ -30,6 +30,10 @@ class TooLargeError(MCGMError, MemoryError):
     """A structure does not fit into memory even alone; the message has its size and about what would fit."""
 
 
+class OutputError(MCGMError, OSError):
+    """A file cannot be written; the message names the file and what the system said."""
+
+
 class TrainingError(MCGMError, RuntimeError):
     """Training cannot go on; the message names the step and the structures."""
 

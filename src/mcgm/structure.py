@@ -30,7 +30,7 @@ LARGEST = MappingProxyType(
         "other": (1e12, "", "Is its unit right?"),
     }
 )
-"""Limit, unit and advice by field. A float64 resolves 1e-10 Å at the limit of positions; networks overflow far later."""
+"""Limit, unit and advice by field. Float64 resolves 1e-10 Å at the limit of positions; no network overflows yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,8 @@ class Structure:
         periodic = int(self.pbc.sum())
         if periodic and np.linalg.matrix_rank(self.cell[self.pbc]) < periodic:
             raise StructureError(
-                f"{self}: periodic along {periodic} {'axes' if periodic > 1 else 'axis'}, but the cell vectors there do "
-                f"not span them: {self.cell.tolist()}. Give a cell, or set pbc=False."
+                f"{self}: periodic along {periodic} {'axes' if periodic > 1 else 'axis'}, but the cell vectors there "
+                f"do not span them: {self.cell.tolist()}. Give a cell, or set pbc=False."
             )
 
     def __str__(self) -> str:

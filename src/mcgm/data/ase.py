@@ -17,13 +17,15 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mcgm.data.labels import Labels, is_absent
+from mcgm.data.labels import Labels, is_absent, real_numbers
+from mcgm.data.xyz import read_frames
 from mcgm.errors import DataError, StructureError
 from mcgm.structure import Structure
 
 SCALARS = ("energy", "charge", "spin")
 VECTORS = ("forces", "stress", "dipole", "charges")
 DATABASES = (".db",)
+LINES = (".xyz", ".extxyz")
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -33,8 +35,8 @@ def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
     Raises:
         DataError: ASE cannot read the file, or an entry lacks a declared key.
     """
-    for index, atoms in enumerate(_frames(path)):
-        where = f"{path}, entry {index}"
+    for index, (line, atoms) in enumerate(_frames(path)):
+        where = f"{path}, {f'line {line}, ' if line else ''}entry {index}"
         try:
             yield _structure(atoms, labels, where, f"{path.name}[{index}]")
         except StructureError as error:
@@ -43,7 +45,7 @@ def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
 
 def keys_ase(path: Path) -> list[str]:
     """Keys of the first structure: stored results, `atoms.info` and `atoms.arrays`."""
-    first = next(_frames(path), None)
+    _, first = next(_frames(path), (None, None))
     return [] if first is None else sorted(set(_entries(first)) - {"numbers", "positions"})
 
 
@@ -51,15 +53,19 @@ def count_ase(path: Path, labels: Labels) -> int | None:
     """How many structures a database has; unknown for text files."""
     if path.suffix not in DATABASES:
         return None
-    with ase.db.connect(path) as database:
-        return database.count()
+    try:
+        with ase.db.connect(path) as database:
+            return database.count()
+    except Exception:  # reading it will say what is wrong
+        return None
 
 
-def _frames(path: Path) -> Iterator[Atoms]:
+def _frames(path: Path) -> Iterator[tuple[int | None, Atoms]]:
+    """Structures, with the number of their first line where the file has lines."""
     read = 0
     try:
-        for atoms in _rows(path) if path.suffix in DATABASES else _images(path):
-            yield atoms
+        for frame in _rows(path) if path.suffix in DATABASES else _images(path):
+            yield frame
             read += 1
     except DataError:
         raise
@@ -70,24 +76,29 @@ def _frames(path: Path) -> Iterator[Atoms]:
         ) from error
 
 
-def _images(path: Path) -> Iterator[Atoms]:
-    if path.suffix not in COMPRESSED:
-        yield from ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True)
-        return
-    # ASE jumps back and forth in the file, which unpacks a compressed one again for every structure.
-    with tempfile.TemporaryDirectory() as folder, COMPRESSED[path.suffix](path, "rb") as packed:
-        unpacked = Path(folder) / path.stem
-        with unpacked.open("wb") as stream:
-            shutil.copyfileobj(packed, stream)
-        yield from _images(unpacked)
+def _images(path: Path) -> Iterator[tuple[int | None, Atoms]]:
+    packed = COMPRESSED.get(path.suffix)
+    if (path.with_suffix("") if packed else path).suffix in LINES:
+        with packed(path, "rb") if packed else path.open("rb") as stream:
+            yield from read_frames(stream, path)
+    elif packed is None:
+        for atoms in ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True):
+            yield None, atoms
+    else:
+        # ASE jumps back and forth in the file, which unpacks a compressed one again for every structure.
+        with tempfile.TemporaryDirectory() as folder, packed(path, "rb") as stream:
+            unpacked = Path(folder) / path.stem
+            with unpacked.open("wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            yield from _images(unpacked)
 
 
-def _rows(path: Path) -> Iterator[Atoms]:
+def _rows(path: Path) -> Iterator[tuple[None, Atoms]]:
     with ase.db.connect(path) as database:
         for row in database.select():
             atoms = row.toatoms()
             atoms.info |= dict(row.key_value_pairs) | dict(row.data)
-            yield atoms
+            yield None, atoms
 
 
 def _entries(atoms: Atoms) -> Mapping[str, Any]:
@@ -125,7 +136,7 @@ def _converted(quantity: str, value: Any, labels: Labels, where: str, n_atoms: i
         return str(value)
     scale = 1.0 if quantity in ("charge", "spin", "charges") else labels.factor(quantity)
     try:
-        array = np.asarray(value, dtype=np.float64) * scale
+        array = real_numbers(value) * scale
         if quantity in SCALARS:
             return float(array.reshape(()))
         if quantity == "stress":

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mcgm.data.columns import Columns, write_columns
 from mcgm.data.labels import Labels, declared
 from mcgm.data.readers import Reader, reader_of
-from mcgm.errors import DataError
+from mcgm.errors import DataError, OutputError
 from mcgm.structure import Structure
 
 VERSION = 1
@@ -35,6 +35,7 @@ def cached(path: Path, labels: Labels | str | None = None, *, format: str | None
 
     Raises:
         DataError: the file cannot be read, or has no structure.
+        OutputError: the cache cannot be written.
     """
     reader = reader_of(path, format)
     declaration = reader.labels if labels is None else declared(labels)
@@ -42,12 +43,23 @@ def cached(path: Path, labels: Labels | str | None = None, *, format: str | None
     homes = _homes(path)
     for home in homes:
         if _read_stamp(folder := home / _folder_name(path, declaration, format)) == stamp:
-            return Columns.load(folder)
+            try:
+                return Columns.load(folder)
+            except (OSError, ValueError):  # damaged since: made again
+                shutil.rmtree(folder, ignore_errors=True)
     writable = [home for home in homes if _is_writable(home)]
     if not writable:
         raise DataError(f"{path}: no folder to write its cache to; tried {', '.join(map(str, homes))}. Set MCGM_CACHE.")
     folder = writable[0] / _folder_name(path, declaration, format)
-    _convert(path, reader, declaration, folder, stamp)
+    try:
+        _convert(path, reader, declaration, folder, stamp)
+    except DataError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the cache of {path} cannot be written ({error.strerror or error}). Make space, or set "
+            "MCGM_CACHE to a folder that has it."
+        ) from error
     return Columns.load(folder)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mcgm.data.labels import Labels
-from mcgm.errors import DataError, StructureError
+from mcgm.data.labels import Labels, real_numbers
+from mcgm.errors import DataError
 from mcgm.structure import Structure
 
 SHAPES = {"forces": (-1, 3), "charges": (-1,), "stress": (3, 3), "dipole": (3,), "cell": (3, 3), "pbc": (3,)}
@@ -32,7 +33,9 @@ def read_hdf5(path: Path, labels: Labels) -> Iterator[Structure]:
             where = f"{path}, group {geometry.name}"
             try:
                 yield _structure(geometry, labels, where)
-            except StructureError as error:
+            except DataError:
+                raise
+            except Exception as error:  # h5py raises many kinds for damaged bytes and foreign types
                 raise DataError(f"{where}: {error}") from error
         if empty:
             raise DataError(
@@ -53,28 +56,38 @@ def count_hdf5(path: Path, labels: Labels) -> int:
         return sum(1 for _ in _geometries(file, labels.positions))
 
 
-def _open(path: Path) -> h5py.File:
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file ({error}). Was it copied completely?") from error
+    with file:
+        try:
+            yield file
+        except DataError:
+            raise
+        except Exception as error:  # a link that leads nowhere, a damaged tree
+            raise DataError(f"{path}: cannot be read further ({error}). Was it copied completely?") from error
 
 
-def _geometries(group: h5py.Group, key: str) -> Iterator[h5py.Group]:
+def _geometries(group: h5py.Group, key: str, inside: tuple[object, ...] = ()) -> Iterator[h5py.Group]:
     if isinstance(group.get(key), h5py.Dataset):
         yield group
         return
+    if group.id in inside:
+        raise DataError(f"{group.file.filename}, group {group.name}: is a link back to a group that it is in.")
     for name in group:
         child = group[name]
         if isinstance(child, h5py.Group):
-            yield from _geometries(child, key)
+            yield from _geometries(child, key, (*inside, group.id))
 
 
-def _keys(group: h5py.Group) -> list[str]:
+def _keys(group: h5py.Group, inside: tuple[object, ...] = ()) -> list[str]:
     datasets = sorted(name for name in group if isinstance(group[name], h5py.Dataset))
-    if datasets:
+    if datasets or group.id in inside:
         return datasets
-    found = (_keys(group[name]) for name in group)
+    found = (_keys(group[name], (*inside, group.id)) for name in group if isinstance(group[name], h5py.Group))
     return next((keys for keys in found if keys), [])
 
 
@@ -94,7 +107,10 @@ def _structure(geometry: h5py.Group, labels: Labels, where: str) -> Structure:
                 raise missing
             continue
         values[quantity] = _converted(quantity, geometry[key][()], labels, f"{where}/{key}")
-    positions = np.asarray(geometry[labels.positions][()], dtype=np.float64).reshape(-1, 3)
+    positions = real_numbers(geometry[labels.positions][()])
+    if positions.size % 3:
+        raise DataError(f"{where}/{labels.positions}: has shape {positions.shape}; required: (atoms, 3).")
+    positions = positions.reshape(-1, 3)
     numbers = np.asarray(geometry[labels.numbers][()]).reshape(-1)
     return Structure(numbers=numbers, positions=positions * labels.factor("length"), **values)
 
@@ -105,7 +121,7 @@ def _converted(quantity: str, value: Any, labels: Labels, where: str) -> Any:
     same = {"charge": 1.0, "spin": 1.0, "charges": 1.0, "pbc": 1.0}
     scale = same.get(quantity) or labels.factor("length" if quantity == "cell" else quantity)
     try:
-        array = np.asarray(value, dtype=np.float64) * scale
+        array = real_numbers(value) * scale
         return float(array.reshape(())) if quantity in SCALARS else array.reshape(SHAPES[quantity])
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: cannot be read as {quantity} ({error}).") from error

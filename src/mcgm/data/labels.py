@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.structure import REAL_KINDS
 from mcgm.units import factor
 
 EnergyKind = Literal["total", "atomisation", "interaction"]
@@ -143,6 +144,18 @@ PRESETS = MappingProxyType(
 def is_absent(value: object) -> bool:
     """Whether a label stands for none: a number that is NaN, or an array of nothing else."""
     return isinstance(value, float | np.ndarray) and bool(np.all(np.isnan(value)))
+
+
+def real_numbers(value: object) -> np.ndarray:
+    """A float64 array of what a file holds.
+
+    Raises:
+        ValueError: text, complex numbers or objects, which numpy would convert or cut without a word.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in REAL_KINDS:
+        raise ValueError(f"holds {array.dtype} such as {str(value)[:40]!r}; required: real numbers")
+    return array.astype(np.float64)
 
 
 def declared(labels: Labels | str) -> Labels:

@@ -12,11 +12,19 @@ import numpy as np
 
 from mcgm.data.labels import Labels, is_absent
 from mcgm.errors import DataError, StructureError
-from mcgm.structure import Structure
+from mcgm.structure import REAL_KINDS, Structure
 
 PER_ATOM = ("forces", "charges")
 SCALARS = ("energy", "charge", "spin")
 PER_STRUCTURE = (*SCALARS, "stress", "dipole", "cell", "pbc", "name", "group")
+AXES: Mapping[str, tuple[int, int]] = {
+    "n_atoms": (1, 1),
+    "positions": (2, 3),
+    "forces": (2, 3),
+    "stress": (2, 3),
+    "cell": (2, 3),
+}
+"""Least and most axes of an array by quantity; one or two for the others."""
 
 
 def read_npz(path: Path, labels: Labels) -> Iterator[Structure]:
@@ -66,12 +74,15 @@ def count_npz(path: Path, labels: Labels) -> int:
 def _open(path: Path) -> Iterator[Any]:
     # numpy leaves the file open when it is not an archive, so it is opened here.
     with path.open("rb") as stream:
+        if stream.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+            raise DataError(f"{path}: one bare array; required: an npz archive with numbers and positions.")
+        if not zipfile.is_zipfile(stream):  # numpy would take it for a pickle, and advise to load that
+            raise DataError(f"{path}: not a readable npz archive: no complete zip file. Was it copied completely?")
+        stream.seek(0)
         try:
             file = np.load(stream, allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile and numpy raise whatever a damaged byte leads to
             raise DataError(f"{path}: not a readable npz archive ({error}). Was it copied completely?") from error
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: one bare array; required: an npz archive with numbers and positions.")
         with file:
             yield file
 
@@ -90,10 +101,28 @@ def _load(path: Path, labels: Labels) -> Mapping[str, np.ndarray]:
                 continue
             try:
                 array = file[key]
-                arrays[quantity] = array.reshape(-1) if quantity in SCALARS else array
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-                raise DataError(f"{path}: array {key!r} cannot be read ({error}).") from error
+            except Exception as error:  # as above; a declared length may also exceed the memory
+                raise DataError(f"{path}: array {key!r} cannot be read ({error}). Was it copied completely?") from error
+            arrays[quantity] = _checked(quantity, array, f"{path}, array {key!r}")
     return arrays
+
+
+def _checked(quantity: str, array: np.ndarray, where: str) -> np.ndarray:
+    """An array whose type and number of axes fit what it is declared to be."""
+    least, most = AXES.get(quantity, (1, 2))
+    if quantity in SCALARS:
+        array = array.reshape(-1)
+    if not least <= array.ndim <= most:
+        axes = f"{least} to {most} axes" if least < most else f"{least} axis" if least == 1 else f"{least} axes"
+        raise DataError(f"{where}: has shape {array.shape}; required for {quantity}: {axes}.")
+    if quantity not in ("name", "group") and array.dtype.kind not in REAL_KINDS:
+        raise DataError(f"{where}: holds {array.dtype}; required for {quantity}: real numbers.")
+    if quantity != "n_atoms":
+        return array
+    wrong = np.flatnonzero(~((array >= 1) & (array < 2**31) & (array == np.round(array))))
+    if len(wrong):
+        raise DataError(f"{where}: entry {wrong[0]} is {array[wrong[0]]}; required: a whole number, 1 or more.")
+    return array.astype(np.int64)
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:
@@ -121,13 +150,16 @@ def _atoms_of(
             "(structures,), or (structures, most atoms, 3)."
         )
     _check_lengths(path, arrays, len(positions))
+    for quantity in set(PER_ATOM) & set(arrays):
+        if arrays[quantity].shape[:2] != positions.shape[:2]:
+            raise DataError(f"{path}: {quantity} has shape {arrays[quantity].shape}, positions {positions.shape}.")
     if numbers.ndim == 1:
         if len(numbers) != positions.shape[1]:
             raise DataError(f"{path}: numbers has {len(numbers)} atoms, positions {positions.shape[1]}.")
         return lambda index: lambda array: array if array is numbers else array[index]
     if numbers.shape != positions.shape[:2]:
         raise DataError(f"{path}: numbers has shape {numbers.shape}, positions {positions.shape}; they do not fit.")
-    return lambda index: lambda array: array[index][numbers[index] > 0]
+    return lambda index: lambda array: array[index][numbers[index] != 0]
 
 
 def _check_lengths(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> None:

@@ -41,11 +41,13 @@ def read_oe62(path: Path, labels: Labels) -> Iterator[Structure]:
             raise missing
     for row, values in enumerate(_rows(path)):
         where = f"{path}, row {row}"
+        if not isinstance(values, list):
+            raise DataError(f"{where}: is {values!s:.40!r}; required: a list of {len(columns)} entries.")
         if len(values) != len(columns):
             raise DataError(f"{where}: has {len(values)} entries; required: {len(columns)}, one for each column.")
         try:
             yield _structure({q: _cell(values[k], item) for q, (k, item) in places.items()}, labels, where, row)
-        except (StructureError, TypeError, ValueError, IndexError) as error:
+        except (StructureError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             raise error if isinstance(error, DataError) else DataError(f"{where}: {error}") from error
 
 
@@ -54,7 +56,7 @@ def keys_oe62(path: Path) -> list[str]:
     with path.open("rb") as stream:
         try:
             columns = next(ijson.items(stream, "columns"), None)
-        except ijson.JSONError as error:
+        except (ijson.JSONError, ValueError) as error:  # ValueError: not UTF-8
             raise DataError(f"{path}: not a readable JSON ({error}). Was it copied completely?") from error
     if not isinstance(columns, list):
         raise DataError(
@@ -75,6 +77,8 @@ def parse_xyz(text: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: the count does not fit, an element is unknown, or a coordinate is not a number.
     """
+    if not isinstance(text, str):
+        raise DataError(f"required: an xyz text, got {text!s:.40!r}.")
     lines = text.strip("\n").splitlines()
     try:
         count = int(lines[0])
@@ -104,7 +108,7 @@ def _rows(path: Path) -> Iterator[list[Any]]:
             for values in ijson.items(stream, "data.item", use_float=True):
                 yield values
                 read += 1
-        except ijson.JSONError as error:
+        except (ijson.JSONError, ValueError) as error:
             raise DataError(f"{path}: ends or breaks after {read} rows ({error}). Was it copied completely?") from error
 
 

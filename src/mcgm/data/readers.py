@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -47,16 +48,28 @@ def reader_of(path: Path, format: str | None = None) -> Reader:
 
     Raises:
         ConfigError: unknown format.
-        DataError: no such file, a folder, or an empty file.
+        DataError: no such file, a folder, a device or a pipe, an empty file, or no permission to read it.
     """
     if format is not None and format not in FORMATS:
         raise ConfigError(unknown_name("format", format, FORMATS))
-    if not path.exists():
-        raise DataError(f"{path}: no such file.")
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; required: one data file.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty.")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(f"{path}: is a folder; required: one data file.")
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: is a device or a pipe; required: a regular file, as some formats are read twice.")
+        if status.st_size == 0:
+            raise DataError(f"{path}: is empty.")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror or error}).") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: is no name of a file ({error}).") from error
     return FORMATS[format or SUFFIXES.get(path.suffix.lower(), "ase")]
 
 
@@ -73,7 +86,16 @@ def open_structures(
     """
     path = Path(path)
     reader = reader_of(path, format)
-    return reader.read(path, reader.labels if labels is None else declared(labels))
+    return _at_least_one(reader.read(path, reader.labels if labels is None else declared(labels)), path)
+
+
+def _at_least_one(structures: Iterator[Structure], path: Path) -> Iterator[Structure]:
+    empty = True
+    for structure in structures:
+        yield structure
+        empty = False
+    if empty:
+        raise DataError(f"{path}: has no structure.")
 
 
 def keys_found(path: Path | str, *, format: str | None = None) -> list[str]:

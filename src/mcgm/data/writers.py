@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mcgm.data.columns import Columns
 from mcgm.errors import ConfigError, unknown_name
+from mcgm.files import replacing
 from mcgm.structure import Structure
 
 
@@ -38,11 +36,9 @@ def labelled_atoms(structure: Structure) -> Atoms:
 
 def write_extxyz(structures: Iterable[Structure], path: Path) -> None:
     """One after another, with labels, in eV, Å and e; the file appears when it is complete."""
-    with _replacing(path) as temporary, temporary.open("w") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for structure in structures:
             ase.io.write(stream, labelled_atoms(structure), format="extxyz")
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def write_npz(structures: Iterable[Structure], path: Path) -> None:
@@ -51,10 +47,8 @@ def write_npz(structures: Iterable[Structure], path: Path) -> None:
     arrays = {name: value for name, value in vars(columns).items() if value is not None}
     arrays["n_atoms"] = np.diff(arrays.pop("offsets")).astype(np.int32)
     arrays["cid"] = arrays.pop("group")
-    with _replacing(path) as temporary, temporary.open("wb") as stream:
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 WRITERS: MappingProxyType[str, Callable[[Iterable[Structure], Path], None]] = MappingProxyType(
@@ -68,23 +62,9 @@ def write_structures(structures: Iterable[Structure], path: Path | str) -> None:
 
     Raises:
         ConfigError: another suffix.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ConfigError(f"{path}: {unknown_name('suffix', path.suffix, WRITERS)}")
     WRITERS[path.suffix](structures, path)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that takes the place of `path` when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
