@@ -68,7 +68,7 @@ def cost() -> str:
 
 def backbones() -> str:
     """The five backbones without and with MCGM, and the mean improvement over them."""
-    table = comparison("backbones", "1,200 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å")
+    table = comparison("backbones", "800 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å")
     rows = {row.variant: row for row in summarize(read_results(RESULTS / "backbones"))}
     added = [row for name, row in rows.items() if name.endswith("-mcgm")]
     changes = {what: np.mean([getattr(row, f"{what}_change").mean for row in added]) for what in ("energy", "force")}

@@ -48,19 +48,21 @@ class BatchIndex:
 class Energies:
     """Energies in eV, float64 whatever the network's precision: total energies are large, differences small.
 
-    `energy` is the sum of `atom_energy` (references included) over the atoms of a structure, its `cluster_energy`, and
-    the references' intercept.
+    `energy` is the sum of `atom_energy` (references included) over the atoms of a structure, its `cluster_energy`, its
+    `electrostatic_energy` and the references' intercept. `charges` (e) are there for blocks that have some.
     """
 
     energy: Float[Tensor, "molecule"]
     atom_energy: Float[Tensor, "atom"]
     cluster_energy: Float[Tensor, "molecule"]
     clusters: tuple[tuple[Clusters, ...], ...]
+    electrostatic_energy: Float[Tensor, "molecule"]
+    charges: Float[Tensor, "atom"] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction(Energies):
-    """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level."""
+    """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level, charges (e) if any."""
 
     forces: Float[Tensor, "atom 3"] | None = None
     stress: Float[Tensor, "molecule 3 3"] | None = None
@@ -91,7 +93,7 @@ class ElementReference(nn.Module):
 
 
 class Potential(nn.Module):
-    """E = intercept + sum over atoms (reference + shift + scale * network) + scale * sum over clusters.
+    """E = intercept + sum over atoms (reference + shift + scale * network) + scale * sum over clusters + Coulomb.
 
     Args:
         backbone: the local network.
@@ -194,8 +196,13 @@ class Potential(nn.Module):
         atom_energy = self.references(batch.numbers) + shift + scale * backbone.atom_energies(state).double()
         cluster_energy = scale * segment_sum(added.energy.double(), added.molecule, batch.n_molecules)
         local_energy = segment_sum(atom_energy, batch.molecule, batch.n_molecules)
-        energy = self.references.intercept + local_energy + cluster_energy
-        return Energies(energy, atom_energy, cluster_energy, added.clusters)
+        electrostatic_energy, charges = torch.zeros_like(cluster_energy), None
+        if added.electrostatics is not None:
+            charges = added.electrostatics.charges
+            coulomb = added.electrostatics.energy.double()
+            electrostatic_energy = segment_sum(coulomb, batch.molecule, batch.n_molecules)
+        energy = self.references.intercept + local_energy + cluster_energy + electrostatic_energy
+        return Energies(energy, atom_energy, cluster_energy, added.clusters, electrostatic_energy, charges)
 
     def forward(
         self,

@@ -92,6 +92,8 @@ def restore_block(description: Mapping[str, Any]) -> LongRangeSpec:
         raise ConfigError(unknown_name("long-range block", name, SPECIFICATIONS))
     if options.get("clusterers") is not None:
         options["clusterers"] = tuple(_restore_clusterer(item) for item in options["clusterers"])
+    if "blocks" in options:
+        options["blocks"] = tuple(restore_block(item) for item in options["blocks"])
     return _call(SPECIFICATIONS[name], options, f"long-range block {name}")
 
 
@@ -110,6 +112,8 @@ def _describe(item: Any, table: Mapping[str, type[Any]]) -> dict[str, Any]:
     values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
     if values.get("clusterers") is not None:
         values["clusterers"] = [_describe(rule, CLUSTERERS) for rule in values["clusterers"]]
+    if "blocks" in values:
+        values["blocks"] = [_describe(block, SPECIFICATIONS) for block in values["blocks"]]
     return {"name": names[0]} | values
 
 

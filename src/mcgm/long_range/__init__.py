@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpec
 from mcgm.long_range.controls import ElementMean, GlobalMean, NoLongRange
+from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
+from mcgm.long_range.together import Together
+
+
+def mcgm_with_charges(
+    *,
+    levels: int = 3,
+    reduction: float = 2.0,
+    activation: str = "silu",
+    scope: Literal["system", "molecule"] = "system",
+    width: float = 1.0,
+    constraint: Literal["total", "none"] = "total",
+    periodic_sum: Literal["ewald", "pme"] = "ewald",
+) -> Together:
+    """MCGM, smooth, and latent charges: global context and a 1/R tail. For the options see there."""
+    mcgm = MCGM.smooth(levels=levels, reduction=reduction, activation=activation, scope=scope)
+    return Together((mcgm, LatentCharges(width=width, constraint=constraint, periodic_sum=periodic_sum)))
+
 
 BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "none": NoLongRange,
@@ -16,6 +34,8 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "mcgm_random": MCGM.random,
     "global_mean": GlobalMean,
     "element_mean": ElementMean,
+    "charges": LatentCharges,
+    "mcgm_charges": mcgm_with_charges,
 }
 """Blocks by the name that `build` and configurations use."""
 
@@ -24,6 +44,8 @@ SPECIFICATIONS: dict[str, type[Any]] = {
     "mcgm": MCGM,
     "global_mean": GlobalMean,
     "element_mean": ElementMean,
+    "charges": LatentCharges,
+    "together": Together,
 }
 """Specifications by the name that model files use."""
 
@@ -35,7 +57,9 @@ __all__ = [
     "Contribution",
     "ElementMean",
     "GlobalMean",
+    "LatentCharges",
     "LongRange",
     "LongRangeSpec",
     "NoLongRange",
+    "Together",
 ]

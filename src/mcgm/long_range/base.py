@@ -28,15 +28,25 @@ class Clusters:
 
 
 @dataclass(frozen=True, eq=False)
+class Electrostatics:
+    """Charges of the atoms, e, and their Coulomb energies, eV (not multiplied by the potential's scale)."""
+
+    charges: Float[Tensor, "atom"]
+    energy: Float[Tensor, "atom"]
+
+
+@dataclass(frozen=True, eq=False)
 class Contribution:
     """What a block adds to the energy, before the potential's scale: one term per node, summed over each molecule.
 
     `clusters` holds the levels of every layer, outermost tuple over layers; empty for blocks without clusters.
+    `electrostatics` is there for blocks with charges.
     """
 
     energy: Float[Tensor, "node"]
     molecule: Int[Tensor, "node"]
     clusters: tuple[tuple[Clusters, ...], ...] = ()
+    electrostatics: Electrostatics | None = None
 
     @classmethod
     def none(cls, batch: Batch) -> Contribution:

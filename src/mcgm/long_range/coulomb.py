@@ -1,0 +1,230 @@
+"""Coulomb energies of Gaussian charges: all pairs of open structures, Ewald sums or meshes of periodic ones.
+
+The kernels, their Fourier transforms and the mesh are those of `torch-pme` (extra `charges`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mcgm.batch import Batch
+from mcgm.errors import ConfigError, StructureError
+from mcgm.segments import segment_sum, take
+
+REACH = 6.3
+"""Largest wave number of an Ewald sum times the width of the charges: what is left out is below exp(-20)."""
+
+MOST_PHASES = 200_000_000
+"""Wave vectors times atoms that an Ewald sum may have: 1.6 GB in float64 for each of a few arrays."""
+
+
+def coulomb_potential(width: float) -> Any:
+    """erf(r / (sqrt(2) width)) / r in eV Å / e², with its Fourier transform and self energy.
+
+    Raises:
+        ConfigError: torch-pme is not installed.
+    """
+    try:
+        from torchpme import CoulombPotential
+        from torchpme.prefactors import eV_A
+    except ModuleNotFoundError as error:
+        raise ConfigError("charges need torch-pme; install it with: pip install 'mcgm[charges]'") from error
+    return CoulombPotential(smearing=width, prefactor=eV_A)
+
+
+@dataclass(frozen=True, eq=False)
+class OpenPairs:
+    """Every pair of atoms of each open structure, once."""
+
+    first: Int[Tensor, "pair"]
+    second: Int[Tensor, "pair"]
+
+    @classmethod
+    def of(cls, batch: Batch) -> OpenPairs:
+        """From sizes and boundary conditions."""
+        sizes = torch.bincount(batch.molecule, minlength=batch.n_molecules)
+        start = torch.cumsum(sizes, 0) - sizes
+        is_open = ~batch.pbc.any(dim=1)[batch.molecule]
+        atom = torch.nonzero(is_open).flatten()
+        rank = atom - start[batch.molecule[atom]]
+        # each atom with those before it in its structure
+        second = torch.repeat_interleave(atom, rank)
+        nth = torch.arange(len(second), device=batch.device) - torch.repeat_interleave(
+            torch.cumsum(rank, 0) - rank, rank
+        )
+        return cls(start[batch.molecule[second]] + nth, second)
+
+    def energies(self, batch: Batch, charges: Float[Tensor, "atom"], potential: Any) -> Float[Tensor, "atom"]:
+        """Half of each pair's energy at both ends, eV."""
+        vector = take(batch.positions, self.first) - take(batch.positions, self.second)
+        kernel = potential.lr_from_dist(torch.linalg.vector_norm(vector, dim=-1))
+        half = 0.5 * take(charges, self.first) * take(charges, self.second) * kernel
+        return segment_sum(half, self.first, batch.n_atoms) + segment_sum(half, self.second, batch.n_atoms)
+
+
+@dataclass(frozen=True, eq=False)
+class PeriodicStructures:
+    """The periodic structures of a batch side by side, padded to the largest.
+
+    `slot` is where an atom stands in (structure, size); `periodic` the boundary conditions.
+    """
+
+    structure: Int[Tensor, "structure"]
+    periodic: Bool[Tensor, "structure 3"]
+    atom: Int[Tensor, "member"]
+    slot: Int[Tensor, "member"]
+    size: int
+
+    @classmethod
+    def of(cls, batch: Batch) -> PeriodicStructures:
+        """From sizes and boundary conditions.
+
+        Raises:
+            StructureError: periodic along one axis only, or along two with no third lattice vector.
+        """
+        count = batch.pbc.sum(dim=1)
+        flat = (count > 0) & (torch.linalg.det(batch.cell.detach().double()).abs() < 1e-6)
+        for wrong in torch.nonzero((count == 1) | flat).flatten().tolist():
+            raise StructureError(
+                f"structure {wrong} of the batch: pbc is {batch.pbc[wrong].tolist()}, the cell "
+                f"{batch.cell[wrong].tolist()} Å. The Coulomb sum needs three periodic axes, or two and a third "
+                "lattice vector that holds the vacuum."
+            )
+        structure = torch.nonzero(count > 0).flatten()
+        sizes = torch.bincount(batch.molecule, minlength=batch.n_molecules)
+        start = torch.cumsum(sizes, 0) - sizes
+        place = torch.full_like(sizes, -1)
+        place[structure] = torch.arange(len(structure), device=batch.device)
+        atom = torch.nonzero(place[batch.molecule] >= 0).flatten()
+        size = int(sizes[structure].max()) if len(structure) else 0
+        slot = place[batch.molecule[atom]] * size + atom - start[batch.molecule[atom]]
+        return cls(structure, batch.pbc[structure], atom, slot, size)
+
+    def pad(self, values: Float[Tensor, "atom *rest"]) -> Float[Tensor, "structure size *rest"]:
+        """Values of the atoms, zero where a structure is smaller."""
+        padded = values.new_zeros((len(self.structure) * self.size, *values.shape[1:]))
+        padded = padded.index_copy(0, self.slot, take(values, self.atom))
+        return padded.reshape(len(self.structure), self.size, *values.shape[1:])
+
+    def unpad(self, padded: Float[Tensor, "structure size"], atoms: int) -> Float[Tensor, "atom"]:
+        """Back to atoms, zero for those of open structures."""
+        return padded.new_zeros(atoms).index_copy(0, self.atom, take(padded.flatten(), self.slot))
+
+
+class Sum(nn.Module, ABC):
+    """A way to sum over periodic images."""
+
+    @abstractmethod
+    def index(self, batch: Batch, structures: PeriodicStructures) -> Any:
+        """What is known from the cells, once per batch."""
+
+    @abstractmethod
+    def forward(
+        self, batch: Batch, structures: PeriodicStructures, index: Any, charges: Float[Tensor, "atom"], potential: Any
+    ) -> Float[Tensor, "atom"]:
+        """Energy of each atom, eV; differentiable in charges, positions and cell."""
+
+
+class Ewald(Sum):
+    """All wave vectors up to 6.3 / width, explicitly: exact; its cost grows with the square of the atoms.
+
+    E = 1/(2V) sum_k G(k) |S(k)|² - self energies - the neutralising background; slabs with their dipole correction.
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.longest = REACH / width
+
+    def index(self, batch: Batch, structures: PeriodicStructures) -> Int[Tensor, "structure wave 3"]:
+        """Integer wave vectors of one half of the space, zeros behind the last."""
+        reciprocal = (
+            2
+            * np.pi
+            * np.linalg.inv(batch.cell[structures.structure].detach().double().cpu().numpy()).transpose(0, 2, 1)
+        )
+        waves = [torch.from_numpy(_half_space(vectors, self.longest)) for vectors in reciprocal]
+        longest = max((len(wave) for wave in waves), default=0)
+        if longest * structures.size * len(waves) > MOST_PHASES:
+            raise StructureError(
+                f"an Ewald sum over {longest} wave vectors and {structures.size} atoms in {len(waves)} structures "
+                "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width)."
+            )
+        if not waves:
+            return torch.zeros(0, 0, 3, dtype=torch.int64, device=batch.device)
+        return torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(batch.device)
+
+    def forward(
+        self,
+        batch: Batch,
+        structures: PeriodicStructures,
+        index: Int[Tensor, "structure wave 3"],
+        charges: Float[Tensor, "atom"],
+        potential: Any,
+    ) -> Float[Tensor, "atom"]:
+        """See `Sum`."""
+        cell = take(batch.cell, structures.structure)
+        positions, charge = structures.pad(batch.positions), structures.pad(charges)
+        volume = torch.linalg.det(cell).abs()[:, None]
+        wave = index.to(cell.dtype) @ (2 * torch.pi * torch.linalg.inv(cell).mT)
+        green = 2 * potential.lr_from_k_sq(wave.square().sum(-1)) / volume
+        phase = wave @ positions.mT
+        cosine, sine = torch.cos(phase), torch.sin(phase)
+        real = green * (cosine @ charge[..., None])[..., 0]
+        imaginary = green * (sine @ charge[..., None])[..., 0]
+        value = (cosine.mT @ real[..., None] + sine.mT @ imaginary[..., None])[..., 0]
+        value = value - potential.self_contribution() * charge
+        total = charge.sum(-1, keepdim=True)
+        value = value - 2 * potential.background_correction() * total / volume
+        slab = torch.vmap(potential.pbc_correction)(structures.periodic, positions, cell, charge[..., None])[..., 0]
+        return structures.unpad(0.5 * charge * (value + slab), batch.n_atoms)
+
+
+class ParticleMesh(Sum):
+    """Smooth particle-mesh Ewald of torch-pme, one structure after another: for thousands of atoms in a cell."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.spacing = width / 4
+
+    def index(self, batch: Batch, structures: PeriodicStructures) -> None:
+        """Nothing."""
+
+    def forward(
+        self, batch: Batch, structures: PeriodicStructures, index: None, charges: Float[Tensor, "atom"], potential: Any
+    ) -> Float[Tensor, "atom"]:
+        """See `Sum`."""
+        from torchpme import PMECalculator
+
+        mesh = PMECalculator(potential, mesh_spacing=self.spacing, interpolation_nodes=7)
+        sizes = torch.bincount(batch.molecule[structures.atom], minlength=batch.n_molecules)[structures.structure]
+        no_pairs = structures.atom.new_zeros(0, 2), charges.new_zeros(0)
+        energies = []
+        parts = zip(structures.atom.split(sizes.tolist()), structures.structure, structures.periodic, strict=True)
+        for atoms, structure, periodic in parts:
+            charge = take(charges, atoms)
+            value = mesh(charge[:, None], batch.cell[structure], take(batch.positions, atoms), *no_pairs, periodic)
+            energies.append(charge * value[:, 0])
+        return charges.new_zeros(batch.n_atoms).index_copy(0, structures.atom, torch.cat(energies))
+
+
+SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": ParticleMesh}
+"""Ways to sum over periodic images, by the name that specifications use."""
+
+
+def _half_space(reciprocal: np.ndarray, longest: float) -> np.ndarray:
+    """Integer vectors n with 0 < |n @ reciprocal| <= longest, one of each pair n, -n."""
+    lattice = 2 * np.pi * np.linalg.inv(reciprocal).T
+    most = np.floor(longest * np.linalg.norm(lattice, axis=1) / (2 * np.pi)).astype(int)
+    axes = [np.arange(0, most[0] + 1), *(np.arange(-n, n + 1) for n in most[1:])]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+    x, y, z = grid.T
+    kept = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    grid = grid[kept]
+    return grid[np.linalg.norm(grid @ reciprocal, axis=1) <= longest]

@@ -1,0 +1,250 @@
+"""Latent charges: their Coulomb sums against direct sums, Madelung and torch-pme, and what the block promises."""
+
+import numpy as np
+import pytest
+import torch
+import torchpme
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+from torchpme.prefactors import eV_A
+
+from mcgm import Batch, build, load
+from mcgm.errors import ConfigError, StructureError
+from mcgm.long_range import MCGM, LatentCharges, NoLongRange, Together
+from mcgm.long_range.coulomb import Ewald, OpenPairs, ParticleMesh, PeriodicStructures, coulomb_potential
+from mcgm.testing import InvarianceSuite, PhysicsSuite, unlike_apart, zoo
+from mcgm.testing.limits import degenerate
+
+CUTOFF = 4.0
+
+
+def batch_of(*atoms):
+    return Batch.from_atoms(list(atoms), cutoff=CUTOFF, dtype=torch.float64)
+
+
+def charges_of(batch, *, neutral=True):
+    generator = torch.Generator().manual_seed(1)
+    charges = torch.rand(batch.n_atoms, generator=generator, dtype=torch.float64) - 0.5
+    if neutral:
+        mean = torch.zeros(batch.n_molecules, dtype=torch.float64).index_add(0, batch.molecule, charges)
+        charges = charges - (mean / torch.bincount(batch.molecule))[batch.molecule]
+    return charges
+
+
+def periodic_energies(batch, charges, way, width=1.0):
+    structures = PeriodicStructures.of(batch)
+    energies = way(batch, structures, way.index(batch, structures), charges, coulomb_potential(width))
+    return torch.zeros(batch.n_molecules, dtype=torch.float64).index_add(0, batch.molecule, energies)
+
+
+def torchpme_energy(atoms, charges, width=1.0):
+    calculator = torchpme.EwaldCalculator(coulomb_potential(width), lr_wavelength=width / 2.5)
+    values = calculator(
+        charges[:, None],
+        torch.tensor(np.array(atoms.cell)),
+        torch.tensor(atoms.positions),
+        torch.zeros(0, 2, dtype=torch.int64),
+        torch.zeros(0, dtype=torch.float64),
+        torch.tensor(atoms.pbc),
+    )
+    return float(charges @ values[:, 0])
+
+
+def skewed(seed=0):
+    cell = [[5.1, 0.2, 0.0], [0.9, 6.0, 0.3], [-0.4, 0.7, 5.5]]
+    scaled = np.random.default_rng(seed).random((5, 3))
+    return Atoms("CNOSi2", scaled_positions=scaled, cell=cell, pbc=True)
+
+
+def slab():
+    atoms = fcc111("Cu", (1, 1, 2), a=3.6, vacuum=6.0)
+    atoms.pbc = (True, True, False)
+    return atoms
+
+
+def test_open_structures_are_summed_over_all_pairs():
+    batch = batch_of(molecule("CH3CH2OH"), skewed(), molecule("H2O"), Atoms("He"))
+    charges = charges_of(batch)
+    potential = coulomb_potential(1.0)
+    found = OpenPairs.of(batch).energies(batch, charges, potential)
+    for k in (0, 2, 3):
+        own = torch.nonzero(batch.molecule == k).flatten()
+        distance = torch.cdist(batch.positions[own], batch.positions[own])
+        kernel = eV_A * torch.erf(distance / 2**0.5) / distance
+        kernel.fill_diagonal_(0)
+        expected = 0.5 * charges[own] @ kernel @ charges[own]
+        assert float(found[own].sum()) == pytest.approx(float(expected), abs=1e-12)
+    assert not found[batch.molecule == 1].any()
+
+
+def test_far_charges_interact_as_points():
+    batch = batch_of(Atoms("NaCl", [[0, 0, 0], [20.0, 0, 0]]))
+    charges = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    energy = OpenPairs.of(batch).energies(batch, charges, coulomb_potential(1.0)).sum()
+    assert float(energy) == pytest.approx(-14.399645 / 20.0, rel=1e-7)
+
+
+@pytest.mark.parametrize("neutral", [True, False], ids=["neutral", "charged"])
+def test_ewald_sums_of_a_batch_equal_those_of_torchpme_one_by_one(neutral):
+    structures = [skewed(0), molecule("H2O"), bulk("NaCl", "rocksalt", 5.6), slab()]
+    batch = batch_of(*structures)
+    charges = charges_of(batch, neutral=neutral)
+    found = periodic_energies(batch, charges, Ewald(1.0))
+    assert float(found[1]) == 0
+    for k in (0, 2, 3):
+        assert float(found[k]) == pytest.approx(torchpme_energy(structures[k], charges[batch.molecule == k]), abs=2e-7)
+
+
+def test_narrow_charges_have_the_madelung_energy():
+    # what Gaussians lack to points at the nearest neighbours is below 1e-5 at this width
+    spacing, width = 5.64, 0.6
+    batch = batch_of(bulk("NaCl", "rocksalt", spacing))
+    energy = periodic_energies(batch, torch.tensor([1.0, -1.0], dtype=torch.float64), Ewald(width), width)
+    assert float(energy[0]) == pytest.approx(-1.7475646 * eV_A / (spacing / 2), rel=2e-5)
+
+
+def test_a_mesh_gives_the_ewald_sum():
+    batch = batch_of(skewed(0), skewed(1), molecule("H2O"))
+    charges = charges_of(batch)
+    mesh, ewald = (periodic_energies(batch, charges, way(1.0)) for way in (ParticleMesh, Ewald))
+    torch.testing.assert_close(mesh, ewald, rtol=0, atol=1e-4)
+
+
+def test_a_supercell_has_a_multiple_of_the_energy():
+    cell = skewed()
+    single, double = batch_of(cell), batch_of(cell.repeat((2, 1, 2)))
+    charges = charges_of(single)
+    energies = [
+        periodic_energies(batch, q, Ewald(1.0)) for batch, q in ((single, charges), (double, charges.repeat(4)))
+    ]
+    torch.testing.assert_close(4 * energies[0], energies[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pbc", "cell"), [((True, False, False), [9, 9, 9]), ((True, True, False), [[4, 0, 0], [0, 4, 0], [0, 0, 0]])]
+)
+def test_wires_and_slabs_without_vacuum_are_refused(pbc, cell):
+    with pytest.raises(StructureError, match=r"structure 1 of the batch.*three periodic axes"):
+        PeriodicStructures.of(batch_of(molecule("H2O"), Atoms("Cu", cell=cell, pbc=pbc)))
+
+
+def make_potential(block="charges", backbone="schnet", **options):
+    torch.manual_seed(5)
+    potential = build(
+        backbone=backbone,
+        long_range=block,
+        cutoff=CUTOFF,
+        backbone_options={"channels": 12, "radial": 8, "layers": 2},
+        long_range_options=options,
+    )
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return potential.double().eval()
+
+
+@pytest.mark.parametrize("block", ["charges", "mcgm_charges"])
+def test_charges_sum_to_the_total_charge(block):
+    ion = molecule("CH3CH2OH")
+    ion.info["charge"] = -1.0
+    batch = batch_of(molecule("C6H6"), ion, skewed())
+    prediction = make_potential(block)(batch)
+    total = torch.zeros(3, dtype=torch.float64).index_add(0, batch.molecule, prediction.charges)
+    torch.testing.assert_close(total, torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-12)
+    assert prediction.charges.std() > 1e-3
+
+
+def test_parts_of_the_energy_add_up():
+    prediction = make_potential("mcgm_charges")(batch_of(molecule("C6H6"), molecule("CH3SH")))
+    assert (prediction.electrostatic_energy.abs() > 1e-4).all()
+    atoms = torch.stack([part.sum() for part in prediction.atom_energy.split([12, 6])])
+    total = atoms + prediction.cluster_energy + prediction.electrostatic_energy
+    torch.testing.assert_close(prediction.energy, total)
+
+
+def test_two_ions_feel_each_other_far_beyond_the_cutoff_as_one_over_distance():
+    potential = make_potential(constraint="none")
+
+    def interaction(distance):
+        pair = molecule("CH3SH") + molecule("H2O")
+        pair.positions[6:] += [distance, 0, 0]
+        apart = potential(batch_of(molecule("CH3SH"), molecule("H2O"))).energy.sum()
+        return float(potential(batch_of(pair)).energy[0] - apart)
+
+    q = potential(batch_of(molecule("CH3SH"), molecule("H2O"))).charges
+    total = float(q[:6].sum() * q[6:].sum())
+    assert abs(interaction(50.0)) > 1e-4
+    assert interaction(400.0) * 400.0 == pytest.approx(eV_A * total, rel=0.01)
+
+
+def test_without_a_constraint_far_molecules_do_not_exchange_charge():
+    animals = zoo()
+    pair = animals["caffeine"], animals["CH4"]
+
+    def charges(*structures):
+        potential = make_potential(constraint="none")
+        return potential(Batch.from_structures(list(structures), cutoff=CUTOFF, dtype=torch.float64)).charges
+
+    both = charges(*pair)
+    torch.testing.assert_close(both, torch.cat([charges(one) for one in pair]), rtol=0, atol=1e-12)
+    # what is left over 60 Å is the Coulomb energy itself
+    assert 0 < unlike_apart(make_potential(constraint="none"), *pair) < 1.0
+
+
+@pytest.mark.parametrize("block", ["charges", "mcgm_charges"])
+def test_saved_and_loaded_it_predicts_the_same(tmp_path, block):
+    potential = make_potential(block)
+    potential.save(tmp_path / "model.safetensors")
+    batch = batch_of(molecule("C6H6"), skewed())
+    assert torch.equal(potential(batch).energy, load(tmp_path / "model.safetensors").eval()(batch).energy)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LatentCharges(width=0.0),
+        lambda: LatentCharges(constraint="sum"),
+        lambda: LatentCharges(periodic_sum="fmm"),
+        lambda: Together((MCGM(),)),
+        lambda: Together((MCGM(), MCGM.paper())),
+    ],
+)
+def test_wrong_options_are_refused(make):
+    with pytest.raises(ConfigError, match=r"required|choice"):
+        make()
+
+
+def test_together_is_smooth_when_all_its_parts_are():
+    assert Together((MCGM(), LatentCharges())).is_smooth
+    assert not Together((MCGM.paper(), LatentCharges())).is_smooth
+    assert Together((NoLongRange(), LatentCharges())).recluster == "forward"
+
+
+class ChargeClaims:
+    count = 3
+
+    def structures(self):
+        animals = zoo()
+        return [animals[name] for name in ("HCN", "alanine dipeptide", "NaCl cell")]
+
+    def test_copies_out_of_reach_add_up(self):
+        """Declared: neutral copies 60 Å apart interact as dipoles, above the limit of local and mean-field blocks."""
+
+    def test_degenerate_structures_are_answered(self):
+        """Declared: an atom without neighbours may feel charges far away; finite all the same."""
+        assert degenerate(self.potential()) < 1.0
+
+
+class TestCharges(ChargeClaims, PhysicsSuite):
+    def potential(self):
+        return make_potential("charges")
+
+
+class TestChargesWithMCGM(ChargeClaims, PhysicsSuite):
+    def potential(self):
+        return make_potential("mcgm_charges", backbone="painn")
+
+
+class TestInSingle(ChargeClaims, InvarianceSuite):
+    def potential(self):
+        return make_potential("mcgm_charges").float()
