@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.autograd import gradgradcheck
 
 from mcgm.backbones.angular import SphericalHarmonics
+from mcgm.backbones.atom_pairs import AtomPairs, reverse_edges, times_pair, turned_round
 from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis, spherical_bessel_roots
-from mcgm.backbones.directional import EdgePairs, convolve_pairs, expand_pairs
+from mcgm.backbones.directional import EdgeTable, convolve_pairs, expand_pairs
 from mcgm.batch import Batch
 
 CUTOFF = 4.0
@@ -97,26 +98,40 @@ def test_radial_basis_starts_with_nodes_at_the_cutoff():
 def test_reverse_edges_swap_ends_and_image():
     batch = mixed_batch()
     neighbors = batch.neighbors
-    reverse = EdgePairs.from_neighbors(neighbors, batch.n_atoms).reverse
+    reverse = reverse_edges(neighbors, batch.n_atoms)
     assert torch.equal(neighbors.source[reverse], neighbors.target)
     assert torch.equal(neighbors.target[reverse], neighbors.source)
     assert torch.equal(neighbors.image[reverse], -neighbors.image)
     assert len(neighbors.crossing) > 0
 
 
+def test_every_edge_stands_half_way_from_its_opposite():
+    batch = mixed_batch()
+    edges, pairs = batch.edges, AtomPairs.from_neighbors(batch.neighbors, batch.n_atoms)
+    assert torch.equal(pairs.row.sort().values, torch.arange(len(pairs.row)))
+    opposite = turned_round(pairs.row.double()).long()
+    assert torch.equal(opposite, reverse_edges(batch.neighbors, batch.n_atoms)[pairs.row])
+    direction = (edges.vector / edges.length[:, None])[pairs.row]
+    torch.testing.assert_close(pairs.direction(edges), direction)
+    torch.testing.assert_close(pairs.length(edges).repeat(2), edges.length[pairs.row])
+    ones = torch.ones(len(direction), 1, dtype=torch.float64)
+    assert torch.equal(times_pair(ones, pairs.length(edges)[:, None])[:, 0], pairs.length(edges).repeat(2))
+
+
 def test_sums_over_pairs_equal_sums_over_triplets():
     batch = mixed_batch()
-    edges, pairs = batch.edges, EdgePairs.from_neighbors(batch.neighbors, batch.n_atoms)
-    direction = edges.vector / edges.length[:, None]
-    harmonics = pairs.spread(SphericalHarmonics(4)(direction))
+    edges, table = batch.edges, EdgeTable.from_neighbors(batch.neighbors, batch.n_atoms)
+    direction = table.pairs.direction(edges)
+    harmonics = table.slots.spread(SphericalHarmonics(4)(direction))
     values = torch.randn(4, len(direction), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     convolved = torch.zeros(len(direction), 3, dtype=torch.float64)
     expanded = torch.zeros(len(direction), 4, 3, dtype=torch.float64)
-    edge, partner = torch.tensor(partners(batch)).T
+    place = torch.argsort(table.pairs.row)
+    edge, partner = place[torch.tensor(partners(batch)).T]
     cosine = (direction[edge] * direction[partner]).sum(dim=1).numpy()
     for degree in range(4):
         legendre = torch.from_numpy(eval_legendre(degree, cosine))[:, None]
         convolved.index_add_(0, edge, legendre * values[degree, partner])
         expanded[:, degree].index_add_(0, edge, legendre * values[0, partner])
-    torch.testing.assert_close(convolve_pairs(pairs, harmonics, values), convolved, atol=1e-10, rtol=1e-10)
-    torch.testing.assert_close(expand_pairs(pairs, harmonics, values[0], 4), expanded, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(convolve_pairs(table.slots, harmonics, values), convolved, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(expand_pairs(table.slots, harmonics, values[0], 4), expanded, atol=1e-10, rtol=1e-10)

@@ -13,7 +13,7 @@ from mcgm.backbones.angular import SphericalHarmonics
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
 from mcgm.backbones.dimenet_blocks import EmbeddingBlock, Geometry, InteractionBlock, OutputBlock
-from mcgm.backbones.directional import EdgePairs
+from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.edge_updates import EdgeState, build_update
 from mcgm.backbones.radial import envelope_named
 from mcgm.batch import Batch
@@ -91,29 +91,30 @@ class DimeNetPlusPlus(Backbone):
         self.outputs = nn.ModuleList(OutputBlock(message_channels, channels, radial) for _ in range(layers + 1))
         self.update = build_update(update, channels, message_channels, layers)
 
-    def index(self, batch: Batch) -> EdgePairs:
-        """Places of the edges at their targets, and reverse edges."""
-        return EdgePairs.from_neighbors(batch.neighbors, batch.n_atoms)
+    def index(self, batch: Batch) -> EdgeTable:
+        """Pairs, each with both of its edges, and their places at their targets."""
+        return EdgeTable.from_neighbors(batch.neighbors, batch.n_atoms)
 
-    def embed(self, batch: Batch, edges: Edges, index: EdgePairs) -> EdgeState:
+    def embed(self, batch: Batch, edges: Edges, index: EdgeTable) -> EdgeState:
         """Messages of the embedding block and what its output block reads of them."""
-        envelope = self.envelope(edges.length)[:, None]
+        length = index.pairs.length(edges)
+        envelope = self.envelope(length)[:, None]
         geometry = Geometry(
-            radial=envelope * self.radial_basis(edges.length),
-            spherical=envelope * (self.cutoff / edges.length)[:, None] * self.spherical_basis(edges.length),
-            harmonics=index.spread(self.harmonics(edges.vector / edges.length[:, None])),
-            pairs=index,
+            radial=envelope * self.radial_basis(length),
+            spherical=envelope * (self.cutoff / length)[:, None] * self.spherical_basis(length),
+            harmonics=index.slots.spread(self.harmonics(index.pairs.direction(edges))),
+            table=index,
         )
-        message = self.embedding(batch.numbers, geometry.radial, edges)
-        hidden = self.outputs[0].features(message, geometry.radial, edges.target, batch.n_atoms)
+        message = self.embedding(batch.numbers, geometry.radial, index.pairs)
+        hidden = self.outputs[0].features(message, geometry.radial, index.pairs.target, batch.n_atoms)
         return EdgeState(
             layer=-1,
             message=message,
             hidden=hidden,
             stream=torch.zeros_like(hidden),
             energy=hidden.new_zeros(batch.n_atoms),
-            source=edges.source,
-            target=edges.target,
+            source=index.pairs.source,
+            target=index.pairs.target,
             own=geometry,
         )
 

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from mcgm.backbones.directional import EdgePairs, convolve_pairs
-from mcgm.neighbors import Edges
-from mcgm.segments import segment_sum
+from mcgm.backbones.atom_pairs import AtomPairs, times_pair, turned_round
+from mcgm.backbones.directional import EdgeTable, convolve_pairs
+from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 
@@ -21,10 +21,10 @@ from mcgm.structure import HEAVIEST
 class Geometry:
     """What the blocks read of the positions: the same for every layer."""
 
-    radial: Float[Tensor, "edge radial"]
-    spherical: Float[Tensor, "degree edge radial"]
+    radial: Float[Tensor, "pair radial"]
+    spherical: Float[Tensor, "degree pair radial"]
     harmonics: Float[Tensor, "atom slot harmonic"]
-    pairs: EdgePairs
+    table: EdgeTable
 
 
 def dense(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
@@ -63,13 +63,14 @@ class EmbeddingBlock(nn.Module):
         self.mix = dense(3 * channels, channels)
 
     def forward(
-        self, numbers: Int[Tensor, "atom"], radial: Float[Tensor, "edge radial"], edges: Edges
+        self, numbers: Int[Tensor, "atom"], radial: Float[Tensor, "pair radial"], pairs: AtomPairs
     ) -> Float[Tensor, "edge message"]:
-        """Messages from source to target; the part of the atoms is mapped once per atom, not once per edge."""
+        """Messages from source to target; the part of the atoms is mapped once per atom, that of the basis per pair."""
         element = self.elements(numbers)
         received, sent, own = self.mix.weight.chunk(3, dim=1)
-        ends = linear(element, received)[edges.target] + linear(element, sent)[edges.source]
-        return silu(ends + linear(silu(self.radial(radial)), own, self.mix.bias))
+        ends = take(linear(element, received), pairs.target) + take(linear(element, sent), pairs.source)
+        both_ways = ends.unflatten(0, (2, len(radial)))
+        return silu(both_ways + linear(silu(self.radial(radial)), own, self.mix.bias)).flatten(0, 1)
 
 
 class InteractionBlock(nn.Module):
@@ -92,13 +93,14 @@ class InteractionBlock(nn.Module):
 
     def forward(self, message: Float[Tensor, "edge message"], geometry: Geometry) -> Float[Tensor, "edge message"]:
         """Messages after this block."""
-        sent = silu(self.sent(message)) * self.gate(geometry.radial)
-        weighted = silu(self.down(sent)) * torch.bmm(geometry.spherical, self.angular_filter(geometry.spherical))
-        arrived = convolve_pairs(geometry.pairs, geometry.harmonics, weighted)
-        x = silu(self.own(message)) + silu(self.up(arrived.index_select(0, geometry.pairs.reverse)))
+        sent = times_pair(silu(self.sent(message)), self.gate(geometry.radial))
+        weight = torch.bmm(geometry.spherical, self.angular_filter(geometry.spherical))
+        both_ways = silu(self.down(sent)).unflatten(0, (2, weight.shape[1]))
+        arrived = convolve_pairs(geometry.table.slots, geometry.harmonics, (both_ways * weight[:, None]).flatten(1, 2))
+        x = silu(self.own(message)) + silu(self.up(turned_round(arrived)))
         return self.after(message + silu(self.join(self.before(x))))
 
-    def angular_filter(self, spherical: Float[Tensor, "degree edge radial"]) -> Float[Tensor, "degree radial triplet"]:
+    def angular_filter(self, spherical: Float[Tensor, "degree pair radial"]) -> Float[Tensor, "degree radial triplet"]:
         """Both linear maps of the spherical basis in one: per edge cheaper than one after the other per triplet."""
         first, second = (layer.weight for layer in self.angle)
         return (second @ first).T.view(spherical.shape[0], spherical.shape[2], -1)
@@ -121,12 +123,12 @@ class OutputBlock(nn.Module):
     def features(
         self,
         message: Float[Tensor, "edge message"],
-        radial: Float[Tensor, "edge radial"],
+        radial: Float[Tensor, "pair radial"],
         target: Int[Tensor, "edge"],
         atoms: int,
     ) -> Float[Tensor, "atom channel"]:
         """Atom features before the last linear layer."""
-        return self.layers(self.up(segment_sum(message * self.gate(radial), target, atoms)))
+        return self.layers(self.up(segment_sum(times_pair(message, self.gate(radial)), target, atoms)))
 
     def energies(self, hidden: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom"]:
         """The last linear layer."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mcgm.backbones.angular import SphericalHarmonics
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.directional import EdgePairs
+from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.edge_updates import EdgeState, build_update
 from mcgm.backbones.gemnet_bases import BASES
 from mcgm.backbones.gemnet_blocks import Dense, EdgeEmbedding, Geometry, InteractionBlock, OutputBlock
@@ -123,26 +123,26 @@ class GemNetT(Backbone):
         )
         self.update = build_update(update, channels, message_channels, layers)
 
-    def index(self, batch: Batch) -> EdgePairs:
-        """Places of the edges at their targets, and reverse edges."""
-        return EdgePairs.from_neighbors(batch.neighbors, batch.n_atoms)
+    def index(self, batch: Batch) -> EdgeTable:
+        """Pairs, each with both of its edges, and their places at their targets."""
+        return EdgeTable.from_neighbors(batch.neighbors, batch.n_atoms)
 
-    def embed(self, batch: Batch, edges: Edges, index: EdgePairs) -> EdgeState:
+    def embed(self, batch: Batch, edges: Edges, index: EdgeTable) -> EdgeState:
         """Atoms from elements, messages from atoms, and what the first output block reads of them."""
-        envelope = self.envelope(edges.length)[:, None]
-        radial = self.basis.radial(edges.length) * envelope
+        pairs = index.pairs
+        length = pairs.length(edges)
+        envelope = self.envelope(length)[:, None]
+        radial = self.basis.radial(length) * envelope
         geometry = Geometry(
             gate=self.gate(radial),
             atom_gate=self.atom_gate(radial),
             output_gate=self.output_gate(radial),
-            circular=self.basis.circular(edges.length, envelope, radial).transpose(1, 2),
-            harmonics=index.spread(self.harmonics(edges.vector / edges.length[:, None])),
-            pairs=index,
-            source=edges.source,
-            target=edges.target,
+            circular=self.basis.circular(length, envelope, radial).transpose(1, 2).repeat(2, 1, 1),
+            harmonics=index.slots.spread(self.harmonics(pairs.direction(edges))),
+            table=index,
         )
         atom = self.elements(batch.numbers)
-        message = self.embedding(atom, radial, edges.source, edges.target)
+        message = self.embedding(atom, radial.repeat(2, 1), pairs.source, pairs.target)
         hidden = self.outputs[0].features(message, geometry, batch.n_atoms)
         return EdgeState(
             layer=-1,
@@ -150,8 +150,8 @@ class GemNetT(Backbone):
             hidden=hidden,
             stream=torch.zeros_like(hidden),
             energy=hidden.new_zeros(batch.n_atoms),
-            source=edges.source,
-            target=edges.target,
+            source=pairs.source,
+            target=pairs.target,
             own=Inner(geometry, atom),
         )
 

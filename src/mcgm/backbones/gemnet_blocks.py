@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from mcgm.backbones.directional import EdgePairs, expand_pairs
+from mcgm.backbones.atom_pairs import times_pair, turned_round
+from mcgm.backbones.directional import EdgeTable, expand_pairs
 from mcgm.backbones.gemnet_bases import InitialScales, standard_orthogonal
 from mcgm.backbones.scale_factors import ScaleFactor
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +24,12 @@ class Geometry:
     `gate`, `atom_gate` and `output_gate` are the radial basis for triplets, atom updates and output blocks.
     """
 
-    gate: Float[Tensor, "edge basis"]
-    atom_gate: Float[Tensor, "edge basis"]
-    output_gate: Float[Tensor, "edge basis"]
+    gate: Float[Tensor, "pair basis"]
+    atom_gate: Float[Tensor, "pair basis"]
+    output_gate: Float[Tensor, "pair basis"]
     circular: Float[Tensor, "edge basis degree"]
     harmonics: Float[Tensor, "atom slot harmonic"]
-    pairs: EdgePairs
-    source: Int[Tensor, "edge"]
-    target: Int[Tensor, "edge"]
+    table: EdgeTable
 
 
 class Dense(nn.Linear):
@@ -94,7 +93,7 @@ class EdgeEmbedding(nn.Module):
         """New edge features; the part of the atoms is mapped once per atom, not once per edge."""
         width = atom.shape[1]
         sent, received, own = self.dense.weight.split([width, width, edge.shape[1]], dim=1)
-        ends = linear(atom, sent).index_select(0, source) + linear(atom, received).index_select(0, target)
+        ends = take(linear(atom, sent), source) + take(linear(atom, received), target)
         return scaled_silu(ends + linear(edge, own))
 
 
@@ -111,12 +110,12 @@ class AtomUpdate(nn.Module):
     def forward(
         self,
         message: Float[Tensor, "edge message"],
-        gate: Float[Tensor, "edge basis"],
+        gate: Float[Tensor, "pair basis"],
         target: Int[Tensor, "edge"],
         atoms: int,
     ) -> Float[Tensor, "atom feature"]:
         """Features of so many atoms."""
-        arrived = segment_sum(message * self.gate(gate), target, atoms)
+        arrived = segment_sum(times_pair(message, self.gate(gate)), target, atoms)
         return self.residuals(self.dense(self.sum_scale(message, arrived)))
 
 
@@ -137,11 +136,11 @@ class TripletInteraction(nn.Module):
     def forward(self, message: Float[Tensor, "edge message"], geometry: Geometry) -> Float[Tensor, "edge message"]:
         """What arrives at each edge."""
         x = self.dense(message)
-        x = self.down(self.gate_scale(x, x * self.gate(geometry.gate)))
-        by_degree = expand_pairs(geometry.pairs, geometry.harmonics, x, geometry.circular.shape[2])
+        x = self.down(self.gate_scale(x, times_pair(x, self.gate(geometry.gate))))
+        by_degree = expand_pairs(geometry.table.slots, geometry.harmonics, x, geometry.circular.shape[2])
         mixed = torch.bmm(geometry.circular, by_degree).flatten(1)
         arrived = self.sum_scale(x, self.bilinear(mixed))
-        return halve(self.up(arrived) + self.up_reverse(arrived).index_select(0, geometry.pairs.reverse))
+        return halve(self.up(arrived) + turned_round(self.up_reverse(arrived)))
 
 
 class InteractionBlock(nn.Module):
@@ -172,7 +171,7 @@ class InteractionBlock(nn.Module):
         self, atom: Float[Tensor, "atom feature"], message: Float[Tensor, "edge message"], geometry: Geometry
     ) -> tuple[Float[Tensor, "atom feature"], Float[Tensor, "edge message"]]:
         """Atom and edge features after this block."""
-        source, target = geometry.source, geometry.target
+        source, target = geometry.table.pairs.source, geometry.table.pairs.target
         x = self.before(halve(self.dense(message) + self.triplets(message, geometry)))
         message = self.after(halve(message + x))
         atom = halve(atom + self.atom_update(message, geometry.atom_gate, target, len(atom)))
@@ -191,7 +190,7 @@ class OutputBlock(nn.Module):
         self, message: Float[Tensor, "edge message"], geometry: Geometry, atoms: int
     ) -> Float[Tensor, "atom channel"]:
         """Atom features before the last linear layer."""
-        return self.atoms(message, geometry.output_gate, geometry.target, atoms)
+        return self.atoms(message, geometry.output_gate, geometry.table.pairs.target, atoms)
 
     def energies(self, hidden: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom"]:
         """The last linear layer."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
+from mcgm.backbones.atom_pairs import times_pair
 from mcgm.backbones.base import Backbone
+from mcgm.backbones.directional import EdgeTable
+from mcgm.backbones.linear_parts import linear_parts
 from mcgm.backbones.radial import BesselBasis, envelope_named
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
@@ -23,19 +28,25 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+SCALAR, CARRIED, ALONG = 0, 1, 2
+"""Thirds of the message maps: what joins the scalars, scales the sources' vectors, makes vectors along the edge."""
+
+
 @dataclass(frozen=True, eq=False)
 class PaiNNState:
-    """Scalars s and vectors v of the atoms, and what every layer reads of the edges."""
+    """Scalars s and vectors v of the atoms, and what every layer reads of the edges.
+
+    `basis` is the radial basis and a constant, both times the envelope: what it is mapped to has the envelope as well.
+    """
 
     features: Float[Tensor, "atom channel"]
     vectors: Float[Tensor, "atom 3 channel"]
-    edges: Edges
-    direction: Float[Tensor, "edge 3 1"]
-    basis: Float[Tensor, "edge radial"]
-    envelope: Float[Tensor, "edge 1"]
+    table: EdgeTable
+    direction: Float[Tensor, "atom 3 slot"]
+    basis: Float[Tensor, "pair radial_and_one"]
 
 
-class Message(nn.Module):
+class MessageBlock(nn.Module, ABC):
     """Residuals from the neighbours (Eqs. 7 and 8)."""
 
     def __init__(self, channels: int, radial: int) -> None:
@@ -43,14 +54,42 @@ class Message(nn.Module):
         self.source = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 3 * channels))
         self.filter = nn.Linear(radial, 3 * channels)
 
+    @abstractmethod
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
-        source, target = state.edges.source, state.edges.target
-        atoms, channels = state.features.shape
-        weight = self.filter(state.basis) * state.envelope
-        scalar, vector, along = (take(self.source(state.features), source) * weight).split(channels, dim=-1)
-        moved = take(state.vectors, source) * vector[:, None] + along[:, None] * state.direction
-        return segment_sum(scalar, target, atoms), segment_sum(moved, target, atoms)
+
+    def messages(self, state: PaiNNState, *thirds: int) -> list[Float[Tensor, "edge channel"]]:
+        """Filtered features of the sources, each third by itself: cutting one wide tensor costs a copy in backward."""
+        first, activation, last = self.source
+        hidden = activation(first(state.features))
+        sent = linear_parts(last, hidden, 3)
+        filters = torch.cat([self.filter.weight, self.filter.bias[:, None]], dim=1).chunk(3)
+        source = state.table.pairs.source
+        return [times_pair(take(sent[k], source), linear(state.basis, filters[k])) for k in thirds]
+
+    def along_edges(self, state: PaiNNState, message: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom 3 channel"]:
+        """Σ direction x message over the edges of each target, as matrix products: no vector is built on an edge."""
+        return state.direction @ state.table.slots.spread(message)
+
+
+class FirstMessage(MessageBlock):
+    """While all vectors are zero: none are gathered."""
+
+    def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
+        """Residuals of scalars and vectors."""
+        scalar, along = self.messages(state, SCALAR, ALONG)
+        return segment_sum(scalar, state.table.pairs.target, len(state.features)), self.along_edges(state, along)
+
+
+class Message(MessageBlock):
+    """With the vectors of the sources."""
+
+    def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
+        """Residuals of scalars and vectors."""
+        pairs, atoms = state.table.pairs, len(state.features)
+        scalar, vector, along = self.messages(state, SCALAR, CARRIED, ALONG)
+        carried = segment_sum(take(state.vectors, pairs.source) * vector[:, None], pairs.target, atoms)
+        return segment_sum(scalar, pairs.target, atoms), carried + self.along_edges(state, along)
 
 
 class Update(nn.Module):
@@ -95,7 +134,8 @@ class PaiNN(Backbone):
         self.embedding = nn.Embedding(HEAVIEST + 1, channels)
         self.basis = BesselBasis(cutoff, radial)
         self.envelope = envelope_named(envelope, cutoff)
-        self.messages = nn.ModuleList(Message(channels, radial) for _ in range(layers))
+        kinds = [FirstMessage, *[Message] * (layers - 1)][:layers]
+        self.messages = nn.ModuleList(kind(channels, radial) for kind in kinds)
         self.updates = nn.ModuleList(Update(channels, softness) for _ in range(layers))
         self.head = EnergyHead(channels)
         for module in self.modules():
@@ -104,16 +144,21 @@ class PaiNN(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def embed(self, batch: Batch, edges: Edges, index: Any) -> PaiNNState:
+    def index(self, batch: Batch) -> EdgeTable:
+        """Pairs, each with both of its edges, and their places at their targets."""
+        return EdgeTable.from_neighbors(batch.neighbors, batch.n_atoms)
+
+    def embed(self, batch: Batch, edges: Edges, index: EdgeTable) -> PaiNNState:
         """Element embeddings, zero vectors."""
         features = self.embedding(batch.numbers)
+        length = index.pairs.length(edges)
+        basis = torch.cat([self.basis(length), torch.ones_like(length)[:, None]], dim=1)
         return PaiNNState(
             features=features,
             vectors=features.new_zeros((batch.n_atoms, 3, self.channels)),
-            edges=edges,
-            direction=(edges.vector / edges.length[:, None])[..., None],
-            basis=self.basis(edges.length),
-            envelope=self.envelope(edges.length)[:, None],
+            table=index,
+            direction=index.slots.spread(index.pairs.direction(edges)).transpose(1, 2),
+            basis=basis * self.envelope(length)[:, None],
         )
 
     def interact(self, layer: int, state: PaiNNState) -> PaiNNState:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcgm.activations import ShiftedSoftplus
+from mcgm.backbones.atom_pairs import AtomPairs, times_pair
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.radial import GaussianBasis, envelope_named
 from mcgm.batch import Batch
@@ -25,12 +26,12 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class SchNetState:
-    """Atom features, and what every layer reads of the edges."""
+    """Atom features, and what every layer reads of the pairs: filters are the same both ways."""
 
     features: Float[Tensor, "atom channel"]
-    edges: Edges
-    basis: Float[Tensor, "edge radial"]
-    envelope: Float[Tensor, "edge 1"]
+    pairs: AtomPairs
+    basis: Float[Tensor, "pair radial"]
+    envelope: Float[Tensor, "pair 1"]
 
 
 class Interaction(nn.Module):
@@ -45,8 +46,8 @@ class Interaction(nn.Module):
     def forward(self, state: SchNetState) -> Float[Tensor, "atom channel"]:
         """Residual of the features."""
         weight = self.filter(state.basis) * state.envelope
-        message = take(self.source(state.features), state.edges.source) * weight
-        return self.output(segment_sum(message, state.edges.target, len(state.features)))
+        message = times_pair(take(self.source(state.features), state.pairs.source), weight)
+        return self.output(segment_sum(message, state.pairs.target, len(state.features)))
 
 
 class SchNet(Backbone):
@@ -80,10 +81,15 @@ class SchNet(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def embed(self, batch: Batch, edges: Edges, index: Any) -> SchNetState:
+    def index(self, batch: Batch) -> AtomPairs:
+        """Pairs, each with both of its edges."""
+        return AtomPairs.from_neighbors(batch.neighbors, batch.n_atoms)
+
+    def embed(self, batch: Batch, edges: Edges, index: AtomPairs) -> SchNetState:
         """Element embeddings."""
-        envelope = self.envelope(edges.length)[:, None]
-        return SchNetState(self.embedding(batch.numbers), edges, self.basis(edges.length), envelope)
+        length = index.length(edges)
+        envelope = self.envelope(length)[:, None]
+        return SchNetState(self.embedding(batch.numbers), index, self.basis(length), envelope)
 
     def interact(self, layer: int, state: SchNetState) -> SchNetState:
         """One continuous-filter convolution, added."""

@@ -11,13 +11,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mcgm.backbones.atom_pairs import reverse_edges
 from mcgm.backbones.base import Backbone
+from mcgm.backbones.directional import Slots
 from mcgm.backbones.radial import envelope_named
-from mcgm.backbones.visnet_layers import EdgeUpdate, KeepEdges, MessageLayer, PairGeometry, glorot, softened_norm
+from mcgm.backbones.visnet_layers import (
+    FirstMessages,
+    FirstPairUpdate,
+    KeepPairs,
+    LaterMessages,
+    PairGeometry,
+    PairUpdate,
+    glorot,
+    softened_norm,
+)
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.neighbors import Edges
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -34,6 +45,8 @@ class PairIndex:
 
     source: Int[Tensor, "pair"]
     target: Int[Tensor, "pair"]
+    reverse: Int[Tensor, "pair"]
+    slots: Slots
     row: Int[Tensor, "edge"]
 
 
@@ -77,6 +90,7 @@ class ViSNet(Backbone):
         _check(channels, options)
         super().__init__(channels=channels, layers=layers, cutoff=cutoff, **options)
         self.components = 3 if degree == 1 else 8
+        self.across = 2.0 - degree
         self.envelope = envelope_named(envelope, cutoff)
         self.basis = ExpNormalBasis(cutoff, radial)
         self.element = nn.Embedding(HEAVIEST + 1, channels)
@@ -84,9 +98,10 @@ class ViSNet(Backbone):
         self.neighbor_filter = glorot(nn.Linear(radial, channels))
         self.combine = glorot(nn.Linear(2 * channels, channels))
         self.pair_filter = glorot(nn.Linear(radial, channels))
-        self.messages = nn.ModuleList(MessageLayer(channels, heads) for _ in range(layers))
-        updates = [EdgeUpdate(channels) for _ in range(layers - 1)]
-        self.pair_updates = nn.ModuleList([*updates, KeepEdges()])
+        messages = [FirstMessages, *[LaterMessages] * (layers - 1)]
+        self.messages = nn.ModuleList(kind(channels, heads) for kind in messages)
+        updates = [FirstPairUpdate, *[PairUpdate] * (layers - 2)][: layers - 1]
+        self.pair_updates = nn.ModuleList([*(kind(channels) for kind in updates), KeepPairs()])
         self.readout = Readout(channels, softness)
 
     def index(self, batch: Batch) -> PairIndex:
@@ -97,16 +112,20 @@ class ViSNet(Backbone):
         order = torch.argsort(target, stable=True)
         row = torch.empty_like(order)
         row[order] = torch.arange(len(order), device=batch.device)
-        return PairIndex(source[order], target[order], row[: len(batch.neighbors.source)])
+        opposite = torch.cat([reverse_edges(batch.neighbors, batch.n_atoms), len(source) - batch.n_atoms + atoms])
+        source, target, edges = source[order], target[order], len(batch.neighbors.source)
+        slots = Slots.from_targets(target, batch.n_atoms)
+        return PairIndex(source, target, row[opposite][order], slots, row[:edges])
 
     def embed(self, batch: Batch, edges: Edges, index: PairIndex) -> ViSNetState:
         """Elements seen together with their neighbours' elements; no vectors yet."""
         geometry = self._geometry(edges, index)
         basis = self.envelope(geometry.length)[:, None] * self.basis(geometry.length)
-        near = self.neighbor_filter(basis[index.row]) * geometry.envelope[index.row, None]
-        near = segment_sum(self.neighbor_element(batch.numbers)[edges.source] * near, edges.target, batch.n_atoms)
+        near = self.neighbor_filter(take(basis, index.row)) * take(geometry.envelope, index.row)[:, None]
+        near = take(self.neighbor_element(batch.numbers), edges.source) * near
+        near = segment_sum(near, edges.target, batch.n_atoms)
         scalars = self.combine(torch.cat([self.element(batch.numbers), near], dim=-1))
-        pairs = (scalars[index.source] + scalars[index.target]) * self.pair_filter(basis)
+        pairs = (take(scalars, index.source) + take(scalars, index.target)) * self.pair_filter(basis)
         vectors = scalars.new_zeros(batch.n_atoms, self.components, self.channels)
         return ViSNetState(scalars, vectors, pairs, geometry)
 
@@ -116,7 +135,16 @@ class ViSNet(Backbone):
         count = len(index.source)
         length = edges.length.new_zeros(count).index_add(0, index.row, edges.length)
         direction = harmonics.new_zeros(count, self.components).index_add(0, index.row, harmonics)
-        return PairGeometry(index.source, index.target, length, self.envelope(length), direction)
+        return PairGeometry(
+            source=index.source,
+            target=index.target,
+            reverse=index.reverse,
+            slots=index.slots,
+            length=length,
+            envelope=self.envelope(length),
+            direction=index.slots.spread(direction),
+            across=self.across,
+        )
 
     def interact(self, layer: int, state: ViSNetState) -> ViSNetState:
         """Attention between neighbours; scalars, vectors and pairs are all updated from the former state."""

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
-from mcgm.segments import segment_sum
+from mcgm.backbones.directional import Slots
+from mcgm.backbones.linear_parts import linear_parts
+from mcgm.segments import segment_sum, take
 
 
 @dataclass(frozen=True, eq=False)
 class PairGeometry:
-    """Pairs sorted by target, an atom with itself included: that one has length and direction zero."""
+    """Pairs sorted by target, an atom with itself included: that one has length and direction zero.
+
+    `across` is what is left of d . d in a . b - (a . d)(b . d)(2 - d . d): each degree of harmonics adds 1 to d . d.
+    """
 
     source: Int[Tensor, "pair"]
     target: Int[Tensor, "pair"]
+    reverse: Int[Tensor, "pair"]
+    slots: Slots
     length: Float[Tensor, "pair"]
     envelope: Float[Tensor, "pair"]
-    direction: Float[Tensor, "pair component"]
+    direction: Float[Tensor, "atom slot component"]
+    across: float
+
+    def along(self, vectors: Float[Tensor, "atom component channel"]) -> Float[Tensor, "pair channel"]:
+        """Vectors of the targets along each pair, as matrix products: no vector is built on a pair."""
+        return self.slots.collect(self.direction @ vectors)
+
+    def from_pairs(self, values: Float[Tensor, "pair channel"]) -> Float[Tensor, "atom component channel"]:
+        """Σ direction x value over the pairs of each target."""
+        return self.direction.transpose(1, 2) @ self.slots.spread(values)
 
 
-class MessageLayer(nn.Module):
+class Messages(nn.Module, ABC):
     """Attention without softmax from the sources of a pair to its target, for scalars and vectors.
 
     Source: ViSNet, doi:10.1038/s41467-023-43720-2, section "Vector-scalar interactive message passing" (Methods). Every
@@ -50,26 +67,60 @@ class MessageLayer(nn.Module):
     ) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom component channel"]]:
         """What to add to scalars and vectors."""
         message = self._attend(self.norm(scalars), pairs, geometry)
-        along_vector, along_edge = silu(self.spread(message)).chunk(2, dim=-1)
-        carried = (
-            vectors[geometry.source] * along_vector[:, None] + along_edge[:, None] * geometry.direction[:, :, None]
-        )
-        count = len(scalars)
-        gathered = segment_sum(carried, geometry.target, count)
-        gate, scale, shift = self.out(segment_sum(message, geometry.target, count)).chunk(3, dim=-1)
-        first, second, third = self.inner(vectors).chunk(3, dim=-1)
+        gathered = self.gathered(vectors, message, geometry)
+        gate, scale, shift = self.out(segment_sum(message, geometry.target, len(scalars))).chunk(3, dim=-1)
+        first, second, third = linear_parts(self.inner, vectors, 3)
         return (first * second).sum(1) * scale + shift, third * gate[:, None] + gathered
+
+    @abstractmethod
+    def gathered(
+        self,
+        vectors: Float[Tensor, "atom component channel"],
+        message: Float[Tensor, "pair channel"],
+        geometry: PairGeometry,
+    ) -> Float[Tensor, "atom component channel"]:
+        """Vectors that the messages bring."""
 
     def _attend(
         self, normed: Float[Tensor, "atom channel"], pairs: Float[Tensor, "pair channel"], geometry: PairGeometry
     ) -> Float[Tensor, "pair channel"]:
-        key, value = (self.key_value(normed)[geometry.source] * silu(self.pair_key_value(pairs))).chunk(2, dim=-1)
-        overlap = (self.query(normed)[geometry.target] * key).unflatten(-1, (self.heads, -1)).sum(-1)
-        weight = silu(overlap) * geometry.envelope[:, None]
-        return (value.unflatten(-1, (self.heads, -1)) * weight[..., None]).flatten(-2)
+        sent, weight = linear_parts(self.key_value, normed, 2), linear_parts(self.pair_key_value, pairs, 2)
+        key, value = (take(a, geometry.source) * silu(b) for a, b in zip(sent, weight, strict=True))
+        overlap = (take(self.query(normed), geometry.target) * key).unflatten(-1, (self.heads, -1)).sum(-1)
+        attention = silu(overlap) * geometry.envelope[:, None]
+        return (value.unflatten(-1, (self.heads, -1)) * attention[..., None]).flatten(-2)
 
 
-class EdgeUpdate(nn.Module):
+class FirstMessages(Messages):
+    """While all vectors are zero: none are gathered."""
+
+    def gathered(
+        self,
+        vectors: Float[Tensor, "atom component channel"],
+        message: Float[Tensor, "pair channel"],
+        geometry: PairGeometry,
+    ) -> Float[Tensor, "atom component channel"]:
+        """New vectors along the pairs."""
+        _, along_pair = self.spread.weight.chunk(2)
+        return geometry.from_pairs(silu(linear(message, along_pair)))
+
+
+class LaterMessages(Messages):
+    """With the vectors of the sources."""
+
+    def gathered(
+        self,
+        vectors: Float[Tensor, "atom component channel"],
+        message: Float[Tensor, "pair channel"],
+        geometry: PairGeometry,
+    ) -> Float[Tensor, "atom component channel"]:
+        """The sources' vectors, scaled, and new ones along the pairs."""
+        along_vector, along_pair = (silu(part) for part in linear_parts(self.spread, message, 2))
+        carried = take(vectors, geometry.source) * along_vector[:, None]
+        return segment_sum(carried, geometry.target, len(vectors)) + geometry.from_pairs(along_pair)
+
+
+class PairUpdate(nn.Module):
     """Updates the features of a pair with angles between the vectors of its ends, seen along the pair.
 
     With P = the part of a vector across the direction d of the pair, P(W v_target) . P(V v_source) is the dihedral
@@ -92,21 +143,36 @@ class EdgeUpdate(nn.Module):
         geometry: PairGeometry,
     ) -> Float[Tensor, "pair channel"]:
         """The updated features of the pairs."""
-        direction = geometry.direction[:, :, None]
-        of_target, of_source = self.of_target(vectors), self.of_source(vectors)
-        _, second, third = of_target.chunk(3, dim=-1)
-        at_target, at_source = of_target[geometry.target], of_source[geometry.source]
-        across, along, also = (at_target * direction).sum(1).chunk(3, dim=-1)
-        share = 2 - geometry.direction.square().sum(-1, keepdim=True)
-        dihedral = (at_target[..., : pairs.shape[-1]] * at_source).sum(1) - across * (at_source * direction).sum(
-            1
-        ) * share
-        improper = (second * third).sum(1)[geometry.target] - along * also * share
-        strength, other = silu(self.pair(pairs)).chunk(2, dim=-1)
+        first, second, third = linear_parts(self.of_target, vectors, 3)
+        of_source = self.of_source(vectors)
+        # a source is the target of the reverse pair, whose direction has the other sign
+        turned = -take(geometry.along(of_source), geometry.reverse)
+        dihedral = (take(first, geometry.target) * take(of_source, geometry.source)).sum(1)
+        dihedral = dihedral - geometry.across * geometry.along(first) * turned
+        improper = take((second * third).sum(1), geometry.target)
+        improper = improper - geometry.across * geometry.along(second) * geometry.along(third)
+        strength, other = (silu(part) for part in linear_parts(self.pair, pairs, 2))
         return pairs + strength * dihedral + other * improper
 
 
-class KeepEdges(nn.Module):
+class FirstPairUpdate(PairUpdate):
+    """While all vectors are zero the update is zero: its weights, counted by the publication, can learn nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.requires_grad_(False)
+
+    def forward(
+        self,
+        vectors: Float[Tensor, "atom component channel"],
+        pairs: Float[Tensor, "pair channel"],
+        geometry: PairGeometry,
+    ) -> Float[Tensor, "pair channel"]:
+        """The same features."""
+        return pairs
+
+
+class KeepPairs(nn.Module):
     """Leaves the features of the pairs alone: after the last layer nothing reads them."""
 
     def forward(

@@ -1,0 +1,73 @@
+"""Edges in the order that lets both directions of a pair share what depends on their distance only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mcgm.neighbors import Edges, Neighbors
+from mcgm.segments import take
+
+
+@dataclass(frozen=True, eq=False)
+class AtomPairs:
+    """Every pair of neighbours one way, then every pair, in the same order, the other way.
+
+    `row` is the place of each edge in the neighbour list. An atom and an image of itself are a pair as well. Filters
+    and bases of the distance, most of the work of many networks, are computed for half of the edges.
+    """
+
+    row: Int[Tensor, "edge"]
+    source: Int[Tensor, "edge"]
+    target: Int[Tensor, "edge"]
+
+    @classmethod
+    def from_neighbors(cls, neighbors: Neighbors, atoms: int) -> AtomPairs:
+        """Find the pairs once, where batches are made."""
+        reverse = reverse_edges(neighbors, atoms)
+        first = torch.nonzero(torch.arange(len(reverse), device=reverse.device) < reverse).flatten()
+        row = torch.cat([first, reverse[first]])
+        return cls(row, neighbors.source[row], neighbors.target[row])
+
+    def length(self, edges: Edges) -> Float[Tensor, "pair"]:
+        """Distance of each pair, Å."""
+        return take(edges.length, self.row[: len(self.row) // 2])
+
+    def direction(self, edges: Edges) -> Float[Tensor, "edge 3"]:
+        """Unit vector of every edge, both ways."""
+        one_way = take(edges.vector / edges.length[:, None], self.row[: len(self.row) // 2])
+        return torch.cat([one_way, -one_way])
+
+
+def times_pair(
+    values: Float[Tensor, "edge channel"], weight: Float[Tensor, "pair channel"]
+) -> Float[Tensor, "edge channel"]:
+    """Values of the edges, ordered as in `AtomPairs`, times the weight of their pair."""
+    return (values.unflatten(0, (2, len(weight))) * weight).flatten(0, 1)
+
+
+def turned_round(values: Float[Tensor, "edge *rest"]) -> Float[Tensor, "edge *rest"]:
+    """The value of the opposite edge for every edge, ordered as in `AtomPairs`."""
+    return torch.roll(values, len(values) // 2, dims=0)
+
+
+def reverse_edges(neighbors: Neighbors, atoms: int) -> Int[Tensor, "edge"]:
+    """Index of the edge from target to source with the opposite image, for every edge."""
+    source, target, image = neighbors.source, neighbors.target, neighbors.image
+    if not len(source):
+        return source
+    reach = int(image.abs().max())
+    base = 2 * reach + 1
+
+    def code(first: Tensor, second: Tensor, cells: Tensor) -> Tensor:
+        x, y, z = (cells + reach).unbind(1)
+        return (((first * atoms + second) * base + x) * base + y) * base + z
+
+    there = torch.argsort(code(target, source, image))
+    back = torch.argsort(code(source, target, -image))
+    reverse = torch.empty_like(there)
+    reverse[back] = there
+    return reverse
