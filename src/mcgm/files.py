@@ -21,6 +21,9 @@ LEFT_BEHIND = 3600.0
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path in the same folder: synced and renamed to `path` on success, removed on failure.
 
+    A process that is killed meanwhile leaves the temporary file, hidden and harmless; a later call for the same path
+    removes it.
+
     Raises:
         OutputError: the folder cannot be made or written to, or the disk is full; an old file stays as it was.
     """
@@ -28,11 +31,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=f"-{path.name}")
         temporary = Path(name)
         os.close(handle)
-        temporary.chmod(0o666 & ~_umask())
+        _remove_left_behind(path, now=temporary.stat().st_mtime)
         yield temporary
+        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -45,6 +49,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_left_behind(path: Path, *, now: float) -> None:
+    """`now` is the clock of the file system, which need not be ours."""
+    for item in path.parent.iterdir():
+        if item.name.startswith(PREFIX) and item.name.endswith(f"-{path.name}"):
+            try:
+                if item.stat().st_mtime < now - LEFT_BEHIND:
+                    item.unlink()
+            except OSError:  # another process was faster, or it is not ours to remove
+                continue
 
 
 def _umask() -> int:
