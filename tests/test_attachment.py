@@ -100,7 +100,7 @@ def test_forces_agree_with_finite_differences() -> None:
 
 def test_a_step_of_training_reaches_the_network_and_every_weight_of_the_block_that_has_a_say() -> None:
     model = attached_schnet()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     numbers, positions, structure = batch_of(ETHANOL, BENZENE)
     losses = []
     for _ in range(10):

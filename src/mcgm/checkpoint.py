@@ -14,8 +14,8 @@ from mcgm.potential import Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
 from mcgm.sealed import Sealed
 
-FORMAT = 2
-"""Version of the header that this package writes; 2: with a checksum."""
+FORMAT = 3
+"""Version of the header that this package writes; 2: with a checksum; 3: MCGM says what it does with the charge."""
 
 MODEL = Sealed("a model file", "mcgm", newest=FORMAT, last_unsealed=1)
 
@@ -27,7 +27,15 @@ def _with_checksum(header: dict[str, Any]) -> dict[str, Any]:
     return header | {"format": 2}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_checksum}
+def _with_total_charge(header: dict[str, Any]) -> dict[str, Any]:
+    """2 -> 3: until then MCGM ignored the total charge."""
+    block = header["long_range"]
+    if block["name"] == "mcgm":
+        block = block | {"total_charge": "ignored"}
+    return header | {"format": 3, "long_range": block}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_checksum, 2: _with_total_charge}
 """Header of version n -> header of version n + 1."""
 
 

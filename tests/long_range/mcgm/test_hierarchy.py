@@ -195,6 +195,7 @@ def test_gradients_flow_through_features_and_not_through_hard_labels():
 def test_gradients_reach_every_weight():
     for block in BLOCKS:
         module, batch = make(block), make_batch()
+        batch = batch.replace(charge=torch.ones_like(batch.charge), spin=torch.ones_like(batch.spin))
         updates, contribution = run(module, batch, features(batch))
         loss = sum(u.square().sum() for u in updates) + contribution.energy.square().sum()
         for name, gradient in zip(

@@ -26,6 +26,7 @@ from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.clusterers import Clusterer
 from mcgm.long_range.mcgm.fading import smooth_step
 from mcgm.long_range.mcgm.scope import Guests, Scope
+from mcgm.long_range.mcgm.total_charge import Ignored, TotalCharge, charge_density
 from mcgm.segments import segment_sum, take
 
 Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
@@ -66,10 +67,11 @@ class HierarchyIndex:
 
 @dataclass(frozen=True, eq=False)
 class HierarchyState:
-    """What is kept between layers: the index, how present the nodes of level 0 are (`None`: all wholly), prescribed
-    labels, the source of chance, and what was seen so far."""
+    """What is kept between layers: the index, charge and spin density of the topmost clusters' structures, how present
+    the nodes of level 0 are (`None`: all wholly), prescribed labels, the source of chance, and what was seen so far."""
 
     index: HierarchyIndex
+    density: Float[Tensor, "cluster 2"]
     presence: Float[Tensor, "node"] | None
     prescribed: tuple[tuple[Assignment, ...], ...] | None
     generator: torch.Generator | None
@@ -80,8 +82,15 @@ class HierarchyState:
 class Exchange(nn.Module):
     """One layer's way up and down the hierarchy."""
 
-    def __init__(self, channels: int, rules: tuple[Clusterer, ...], activation: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        rules: tuple[Clusterer, ...],
+        activation: Callable[[], nn.Module],
+        total_charge: Callable[[int], TotalCharge],
+    ) -> None:
         super().__init__()
+        self.total_charge = total_charge(channels)
         self.rules = nn.ModuleList(rule.build(channels) for rule in rules)
         self.maps = nn.ModuleList(nn.Sequential(nn.Linear(channels, channels), activation()) for _ in rules)
 
@@ -124,12 +133,13 @@ class Hierarchy(LongRange):
         activation: Callable[[], nn.Module],
         scope: Scope,
         weighting: Weighting,
+        total_charge: Callable[[int], TotalCharge] = Ignored,
     ) -> None:
         super().__init__()
         self.rules = rules
         self.scope = scope
         self.weighting = weighting
-        self.exchanges = nn.ModuleList(Exchange(channels, rules, activation) for _ in range(layers))
+        self.exchanges = nn.ModuleList(Exchange(channels, rules, activation, total_charge) for _ in range(layers))
         self.heads = nn.ModuleList(EnergyHead(channels) for _ in rules)
 
     def index(self, batch: Batch) -> HierarchyIndex:
@@ -157,13 +167,14 @@ class Hierarchy(LongRange):
         Raises:
             ConfigError: assignments are prescribed where atoms are seen in part.
         """
+        density = take(charge_density(batch), take(index.molecule, index.levels[-1].group))
         if index.guests is None:
-            return HierarchyState(index, None, clusters, generator)
+            return HierarchyState(index, density, None, clusters, generator)
         if clusters is not None:
             raise ConfigError("assignments cannot be prescribed while bonds are partial (scope='molecule').")
         partial = index.guests.presence(batch)
         presence = torch.cat([partial.new_ones(batch.n_atoms), partial])
-        return HierarchyState(index, presence, None, generator)
+        return HierarchyState(index, density, presence, None, generator)
 
     def exchange(
         self, layer: int, scalars: Float[Tensor, "atom channel"], state: HierarchyState
@@ -180,6 +191,7 @@ class Hierarchy(LongRange):
         guests = state.index.guests
         nodes = scalars if guests is None else torch.cat([scalars, take(scalars, guests.atom)])
         features, assignments = exchange.rise(nodes, state.presence, assign)
+        features[-1] = exchange.total_charge(features[-1], state.density)
         if guests is not None:
             assignments[0] = assignments[0].first(len(scalars))
         update, *received = exchange.descend(features, assignments)

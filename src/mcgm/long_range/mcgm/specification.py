@@ -12,6 +12,7 @@ from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus
 from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
 from mcgm.long_range.mcgm.scope import BondedMolecules, Scope, WholeSystem
+from mcgm.long_range.mcgm.total_charge import TOTAL_CHARGE
 
 SCOPES = ("system", "molecule")
 
@@ -35,6 +36,8 @@ class MCGM(LongRangeSpec):
             fades as its bonds break, where all else is smooth and energies count per atom; else it steps.
         energy_per: "atom": a cluster's energy counts as often as it has atoms, so that n copies have n times the
             energy; "cluster": once (paper).
+        total_charge: "embedded": the structure's charge and spin change its topmost clusters; "ignored": no effect
+            (paper). `None`: embedded with scope "system"; which molecule has the charge, nobody says.
     """
 
     levels: int = 3
@@ -44,17 +47,21 @@ class MCGM(LongRangeSpec):
     recluster: Literal["forward", "epoch"] = "forward"
     scope: Literal["system", "molecule"] = "system"
     energy_per: Literal["atom", "cluster"] = "atom"
+    total_charge: Literal["embedded", "ignored"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, int) or self.levels < 1:
             raise ConfigError(f"levels is {self.levels!r}; required: a whole number, at least 1.")
         if not isinstance(self.reduction, int | float) or not self.reduction > 1:
             raise ConfigError(f"reduction is {self.reduction!r}; required: a number above 1.")
+        if self.total_charge is None:
+            object.__setattr__(self, "total_charge", "embedded" if self.scope == "system" else "ignored")
         tables: dict[str, Any] = {
             "activation": ACTIVATIONS,
             "recluster": ("forward", "epoch"),
             "scope": SCOPES,
             "energy_per": WEIGHTINGS,
+            "total_charge": TOTAL_CHARGE,
         }
         for key, table in tables.items():
             if getattr(self, key) not in table:
@@ -71,6 +78,11 @@ class MCGM(LongRangeSpec):
                 f"clusterers: got {len(self.rules)} rules; required: one for each of {self.levels} levels."
             )
 
+        if self.total_charge == "embedded" and self.scope == "molecule":
+            raise ConfigError(
+                "total_charge='embedded' is the charge of a whole structure; required: scope='system', or "
+                "total_charge='ignored'. Charges of molecules within a structure: long_range='mcgm_charges'."
+            )
         if self.recluster == "epoch" and all(rule.is_smooth for rule in self.rules):
             raise ConfigError(
                 "recluster='epoch' keeps labels for an epoch; required: a rule that has labels to keep, such as "
@@ -97,7 +109,7 @@ class MCGM(LongRangeSpec):
     def paper(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
         """As published: element clusters, K-means++ above, each cluster's energy counted once."""
         rules = (ByElement(), *(KMeansPlusPlus(reduction) for _ in range(levels - 1)))
-        settings: dict[str, Any] = {"clusterers": rules, "energy_per": "cluster"} | options
+        settings: dict[str, Any] = {"clusterers": rules, "energy_per": "cluster", "total_charge": "ignored"} | options
         return cls(levels=levels, reduction=reduction, **settings)
 
     @classmethod
@@ -115,6 +127,7 @@ class MCGM(LongRangeSpec):
             activation=ACTIVATIONS[self.activation],
             scope=self._scope(),
             weighting=WEIGHTINGS[self.energy_per],
+            total_charge=TOTAL_CHARGE[str(self.total_charge)],
         )
 
     def _scope(self) -> Scope:
