@@ -160,6 +160,8 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
     neighbors = batch.neighbors
     low, high = torch.searchsorted(neighbors.target, torch.tensor([start, stop], device=batch.device)).tolist()
     crossing = neighbors.crossing[(neighbors.crossing >= low) & (neighbors.crossing < high)]
+    rounding = getattr(batch, "rounding", None)
+    others = {} if rounding is None else {"rounding": rounding[low:high]}
     return batch.replace(
         numbers=batch.numbers[start:stop],
         positions=batch.positions[start:stop],
@@ -176,6 +178,7 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
         ),
         periodic=bool(batch.pbc[first:last].any()),
         index=None,
+        **others,
     )
 
 

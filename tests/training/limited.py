@@ -23,7 +23,6 @@ from mcgm.training.evaluation import evaluate
 from mcgm.training.fit import train
 from mcgm.training.recipe import merge, read_recipe, to_config
 
-
 MEGABYTES = {"train": 100, "evaluate": 20, "predict": 20}
 """What is left beyond the imports: enough for a few of the small structures."""
 

@@ -35,11 +35,21 @@ def test_epoch_is_a_shuffle_that_repeats():
 
 
 def test_ranks_share_the_batches_without_overlap():
-    shards = [sampler(rank=rank, ranks=3).batches for rank in range(3)]
-    assert len({len(shard) for shard in shards}) == 1
-    seen = [k for shard in shards for batch in shard for k in batch]
-    assert len(seen) == len(set(seen))
-    assert sum(map(len, shards)) >= len(sampler()) - 2
+    for ranks in (2, 3, 7):
+        shards = [sampler(rank=rank, ranks=ranks) for rank in range(ranks)]
+        assert len({len(shard) for shard in shards}) == 1
+        seen = [k for shard in shards for batch in shard.batches[: shard.counted] for k in batch]
+        assert sorted(seen) == list(range(len(SIZES)))
+
+
+def test_steps_of_several_ranks_are_those_of_one_with_larger_batches():
+    few = np.ones(13, dtype=int)
+    make = {"atoms": None, "seed": 1, "epoch": 0}
+    whole = BatchSampler(few, structures=6, **make).batches
+    shards = [BatchSampler(few, structures=3, rank=rank, ranks=2, **make) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        shared = [k for shard in shards if step < shard.counted for k in shard.batches[step]]
+        assert shared == batch
 
 
 def test_fewer_batches_than_ranks_is_an_error():

@@ -77,7 +77,8 @@ def test_batches_were_split_and_it_was_said_once_each(folder):
     said = (folder / "limited/said.txt").read_text()
     for task in ("training", "evaluation", "prediction"):
         lines = [line for line in said.splitlines() if line.startswith(f"{task}:")]
-        assert lines and len(lines) == len(set(lines)), said
+        assert lines
+        assert len(lines) == len(set(lines))
 
 
 def test_gradient_of_a_split_batch_is_that_of_the_whole(folder):
@@ -96,7 +97,8 @@ def test_records_of_a_split_training_are_those_of_the_whole(folder):
 
 def test_split_evaluation_is_that_of_the_whole(folder):
     whole, parts = (Predictions.load(folder / name / "evaluated.npz") for name in ("free", "limited"))
-    assert list(parts.names) == list(whole.names) and len(whole.names) == COUNT
+    assert list(parts.names) == list(whole.names)
+    assert len(whole.names) == COUNT
     assert parts.energy_predicted == pytest.approx(whole.energy_predicted, rel=1e-12)
     assert parts.forces_predicted == pytest.approx(whole.forces_predicted, abs=1e-6)
 
@@ -112,7 +114,8 @@ def test_split_prediction_is_that_of_the_whole(folder):
 @pytest.mark.parametrize("task", ["train", "evaluate", "predict"])
 def test_structure_that_is_too_large_is_named_with_what_would_fit(folder, task):
     said = (folder / f"{task}.txt").read_text()
-    assert "large.extxyz[0]" in said and f"with {LARGE} atoms" in said, said
+    assert "large.extxyz[0]" in said
+    assert f"with {LARGE} atoms" in said
     fits = int(said.split("about ")[1].split(" atoms")[0])
     assert 10 <= fits < LARGE
 
@@ -142,7 +145,8 @@ def test_every_structure_is_done_once_in_order_and_failures_are_remembered(caplo
     splitter = Splitter("test")
     work, tried = fails_above(12, sizes)
     assert [size for part in splitter.run(work) for size in part] == sizes
-    assert len(caplog.records) == 2 and splitter.limit == 9
+    assert len(caplog.records) == 2
+    assert splitter.limit == 9
     first = len(tried)
     assert [size for part in splitter.run(work) for size in part] == sizes
     assert all(sum(sizes[a:b]) <= 12 for a, b in tried[first:])

@@ -97,9 +97,9 @@ def pack(
 class BatchSampler(Sampler[list[int]]):
     """Batches of one epoch, shuffled by seed and epoch alone, shared out among ranks.
 
-    Ranks get disjoint batches and equally many; up to `ranks - 1` batches of an epoch are left out. The same seed and
-    epoch give the same batches again, which makes resuming exact: the first `start` of them are then passed over, and
-    still counted in the length.
+    Ranks get disjoint batches and equally many. Where the last round has none for a rank, it gets a single structure
+    that does not count: only the first `counted` batches of a rank do. The same seed and epoch give the same batches
+    again, which makes resuming exact: the first `start` of them are then passed over, and still in the length.
 
     Raises:
         DataError: fewer batches than ranks.
@@ -124,7 +124,10 @@ class BatchSampler(Sampler[list[int]]):
                 f"{len(sizes)} training structures fill {len(batches)} batches; required: one for each of {ranks} "
                 "devices. Make batches smaller (batch_atoms, batch_structures) or use fewer devices."
             )
-        self.batches = batches[rank : len(batches) // ranks * ranks : ranks]
+        self.batches = batches[rank::ranks]
+        self.counted = len(self.batches)
+        if self.counted < -(-len(batches) // ranks):
+            self.batches.append([int(np.argmin(sizes))])
         self.start = start
 
     def __iter__(self) -> Iterator[list[int]]:

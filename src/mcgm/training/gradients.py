@@ -33,18 +33,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Differentiator:
-    """From structures to their share of a step whose loss is normalised by these counts."""
+    """From structures to their share of a step whose loss is normalised by these counts, times a factor."""
 
     predict: Callable[[Portion], Prediction]
     parameters: Sequence[Tensor]
     config: LossConfig
     counts: Float[Tensor, "2"]
+    factor: float = 1.0
 
     def __call__(self, portion: Portion) -> Share:
         """One pass forward and one backward."""
         prediction = self.predict(portion)
         terms = loss_terms(prediction.energy, prediction.forces, portion.data, self.config)
-        loss = terms.mean(self.config, self.counts)
+        loss = self.factor * terms.mean(self.config, self.counts)
         forces = None if prediction.forces is None else prediction.forces.detach()
         gradients = parameter_gradients(loss, self.parameters)
         return Share(portion, prediction.energy.detach(), forces, loss.detach(), gradients)

@@ -122,14 +122,16 @@ class PotentialModule(lightning.LightningModule):
             TooLargeError: a structure alone does not fit into memory.
         """
         whole = Portion(data, self.epoch_clusters[batch_idx] if self.epoch_clusters else ())
-        counts = total(label_counts(data, forces=self.forces))
+        counted = self._is_counted(batch_idx)
+        counts = total(label_counts(data, forces=self.forces) * counted)
         parameters = self._trained()
-        differentiate = Differentiator(self._predict, parameters, self.config.loss, counts)
+        differentiate = Differentiator(self._predict, parameters, self.config.loss, counts, factor=float(counted))
         step, too_large = GradientSum(parameters), ""
         try:
             for share in in_parts(self.training_splitter, self.potential, whole, differentiate):
                 step.add(share)
-                self.train_errors.add(share.energy, share.forces, share.portion.data)
+                if counted:
+                    self.train_errors.add(share.energy, share.forces, share.portion.data)
         except TooLargeError as error:
             too_large = str(error)
             step.spoil()
@@ -140,6 +142,11 @@ class PotentialModule(lightning.LightningModule):
         self.gradients = step.gradients
         self.train_loss.append(step.loss)
         return step.loss
+
+    def _is_counted(self, batch_idx: int) -> bool:
+        """Whether a batch is this rank's own, and not there only because other ranks have one more."""
+        sampler = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        return batch_idx < getattr(sampler, "counted", batch_idx + 1)
 
     def _trained(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
