@@ -25,8 +25,9 @@ class Batch:
     """Structures side by side, atoms numbered through, with all pairs inside the cutoff.
 
     Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
-    electrons. `periodic` says whether any structure is periodic; `index` holds what a potential derives once from these
-    (triplets, element clusters), see `Potential.index`.
+    electrons. `rounding` is what casting positions and cell took from the edge vectors (Å): float32 loses 0.004 Å of a
+    bond 10^5 Å from the origin. `periodic` says whether any structure is periodic; `index` holds what a potential
+    derives once from these (triplets, element clusters), see `Potential.index`.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -40,6 +41,7 @@ class Batch:
     cutoff: float
     periodic: bool = False
     index: Any = None
+    rounding: Float[Tensor, "edge 3"] | None = None
 
     @classmethod
     def from_structures(
@@ -55,12 +57,12 @@ class Batch:
         structures = [s if s.name else s.replace(name=str(k)) for k, s in enumerate(structures)]
 
         def stack(name: str) -> Tensor:
-            return torch.as_tensor(np.array([getattr(s, name) for s in structures]), dtype=dtype)
+            return torch.from_numpy(np.array([getattr(s, name) for s in structures], dtype=np.float64))
 
         sizes = torch.tensor([len(s) for s in structures])
-        return cls(
+        batch = cls(
             numbers=torch.from_numpy(np.concatenate([s.numbers for s in structures])),
-            positions=torch.from_numpy(np.concatenate([s.positions for s in structures])).to(dtype),
+            positions=torch.from_numpy(np.concatenate([s.positions for s in structures])),
             molecule=torch.repeat_interleave(torch.arange(len(structures)), sizes),
             cell=stack("cell"),
             pbc=torch.from_numpy(np.stack([s.pbc for s in structures])),
@@ -70,6 +72,7 @@ class Batch:
             cutoff=cutoff,
             periodic=any(bool(s.pbc.any()) for s in structures),
         )
+        return batch.to(dtype)
 
     @classmethod
     def from_atoms(cls, atoms: Sequence[Atoms], *, cutoff: float, dtype: torch.dtype = torch.float32) -> Batch:
@@ -94,11 +97,16 @@ class Batch:
     @property
     def edges(self) -> Edges:
         """Vectors and lengths of all pairs, differentiable in `positions` and `cell`."""
-        return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule)
+        return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule, self.rounding)
 
     def to(self, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> Batch:
-        """Move to a device, or cast the floating-point tensors to a dtype."""
-        return to(self, target, non_blocking=non_blocking)
+        """Move to a device, or cast the floating-point tensors to a dtype; edge vectors keep what the cast rounds off."""
+        moved = to(self, target, non_blocking=non_blocking)
+        if self.positions.dtype != torch.float64 or moved.positions.dtype == torch.float64:
+            return moved
+        with torch.no_grad():  # found again with every cast, so that a batch may be cast back and forth
+            rounding = self.edges.vector - moved.replace(rounding=None).edges.vector
+        return moved.replace(rounding=rounding.to(target))
 
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""

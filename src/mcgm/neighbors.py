@@ -172,11 +172,14 @@ def edge_vectors(
     positions: Float[Tensor, "atom 3"],
     cell: Float[Tensor, "molecule 3 3"],
     molecule: Int[Tensor, "atom"],
+    rounding: Float[Tensor, "edge 3"] | None = None,
 ) -> Edges:
-    """Vectors and lengths of the pairs, differentiable in positions and cell."""
+    """Vectors and lengths of the pairs, differentiable in positions and cell; `rounding` (Å) is added to the vectors."""
     vector = take(positions, neighbors.source) - take(positions, neighbors.target)
     crossing = neighbors.crossing
     lattice = take(cell, molecule[neighbors.target[crossing]])
     shift = torch.einsum("ea,eab->eb", neighbors.image[crossing].to(cell.dtype), lattice)
     vector = vector.index_add(0, crossing, shift)
+    if rounding is not None:
+        vector = vector + rounding
     return Edges(neighbors.source, neighbors.target, vector, torch.linalg.vector_norm(vector, dim=-1))

@@ -141,18 +141,15 @@ def _array(structure: Structure, name: str, value: Any, shape: tuple[int, ...] |
     array = _real_numbers(structure, name, value)
     if shape is not None and array.shape != shape:
         raise StructureError(f"{structure}: {name} has shape {array.shape}; required: {shape}.")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        where = tuple(int(k) for k in bad[0])
-        raise StructureError(f"{structure}: {_place(name, where)} is not finite ({array[where]}).")
     most, unit, hint = LARGEST.get(name, LARGEST["other"])
-    large = np.argwhere(np.abs(array) > most)
-    if len(large):
-        where = tuple(int(k) for k in large[0])
-        raise StructureError(
-            f"{structure}: {_place(name, where)} is {array[where]:g}{unit}; required: at most {most:g}{unit}. {hint}"
-        )
-    return array
+    if (np.abs(array) <= most).all():
+        return array
+    where = tuple(int(k) for k in np.argwhere(~(np.abs(array) <= most))[0])
+    if not np.isfinite(array[where]):
+        raise StructureError(f"{structure}: {_place(name, where)} is not finite ({array[where]}).")
+    raise StructureError(
+        f"{structure}: {_place(name, where)} is {array[where]:g}{unit}; required: at most {most:g}{unit}. {hint}"
+    )
 
 
 def _real_numbers(structure: Structure, name: str, value: Any) -> np.ndarray:
@@ -187,7 +184,7 @@ def _periodicity(structure: Structure) -> np.ndarray:
     raw = np.asarray(structure.pbc)
     if raw.shape not in ((), (3,)):
         raise StructureError(f"{structure}: pbc has shape {raw.shape}; required: one value, or one for each axis.")
-    if raw.dtype.kind not in REAL_KINDS or not np.isin(raw, (0, 1)).all():
+    if raw.dtype.kind not in REAL_KINDS or not ((raw == 0) | (raw == 1)).all():
         raise StructureError(f"{structure}: pbc is {raw.tolist()}; required: true or false, or 1 or 0.")
     return np.array(np.broadcast_to(raw.astype(bool), (3,)))
 
