@@ -75,6 +75,25 @@ def test_gradients_of_mean_and_broadcast_are_those_of_the_dense_matrices(assignm
     torch.testing.assert_close(torch.autograd.grad(ours(values), values), torch.autograd.grad(theirs(values), values))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cluster_with_next_to_no_weight_has_its_mean_and_finite_second_derivatives(dtype):
+    """Features far from all prototypes but one, as after a large step of training."""
+    rows = torch.arange(3).repeat_interleave(2)
+    features = torch.tensor([[1.0, 3.0], [2.0, 5.0], [4.0, 8.0]], dtype=dtype, requires_grad=True)
+    for emptiness in (1.0, 30.0, 80.0, 88.0, 120.0, 1000.0):
+        scores = torch.stack([features[:, 0], -emptiness + 0.1 * features[:, 1]], dim=1)
+        weight = torch.softmax(scores, dim=1)
+        soft = Assignment(rows, torch.arange(2).repeat(3), weight.flatten(), 3, 2)
+        mean = soft.mean(features)
+        (gradient,) = torch.autograd.grad(mean.square().sum(), features, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), features)
+        assert all(torch.isfinite(values).all() for values in (mean, gradient, second))
+        if weight.detach().double().min() > torch.finfo(dtype).tiny ** 0.4:
+            exact = torch.softmax(scores.double(), dim=1)
+            exact = (exact.T @ features.double()) / exact.sum(0)[:, None]
+            torch.testing.assert_close(mean.double(), exact, rtol=20 * torch.finfo(dtype).eps, atol=0)
+
+
 def test_broadcasting_a_constant_gives_the_constant(assignment):
     constant = torch.full((assignment.clusters, 1), 3.0, dtype=torch.float64)
     torch.testing.assert_close(assignment.broadcast(constant), torch.full((MEMBERS, 1), 3.0, dtype=torch.float64))

@@ -103,9 +103,21 @@ class Assignment:
         return segment_sum(values, self.cluster, self.clusters)
 
     def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
-        """Weighted mean over the members of each cluster, zero where it is empty."""
-        size = segment_sum(self.weight, self.cluster, self.clusters).clamp(min=torch.finfo(self.weight.dtype).tiny)
-        return self.total(values) / size[:, None]
+        """Weighted mean over the members of each cluster, zero where it is empty.
+
+        A soft cluster may have next to no weight. Weights are taken relative to the largest one of their cluster, which
+        changes no mean, because the derivatives of a quotient overflow where its denominator is tiny. Below the root of
+        the smallest number the mean goes to zero smoothly.
+        """
+        if self.is_hard:
+            size = segment_sum(self.weight, self.cluster, self.clusters).clamp(min=1)
+            return self.total(values) / size[:, None]
+        least = torch.finfo(self.weight.dtype).tiny ** 0.5
+        largest = self.weight.new_full((self.clusters,), least)
+        largest = largest.scatter_reduce(0, self.cluster, self.weight.detach(), "amax")
+        relative = replace(self, weight=self.weight / take(largest, self.cluster))
+        size = segment_sum(relative.weight, self.cluster, self.clusters) + least / largest
+        return relative.total(values) / size[:, None]
 
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""
