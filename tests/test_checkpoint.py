@@ -142,6 +142,13 @@ def test_a_file_of_every_version_predicts_what_it_did_when_it_was_written(number
     torch.testing.assert_close(found.forces, torch.tensor(expected["forces"], dtype=torch.float64), rtol=0, atol=1e-9)
 
 
+def test_the_same_model_gives_the_same_bytes(written, tmp_path):
+    """safetensors alone orders its table of metadata by chance, anew at every call."""
+    for _ in range(20):
+        make().save(tmp_path / "model.safetensors", extra={"note": "é", "epochs": [1, 2]})
+        assert (tmp_path / "model.safetensors").read_bytes() == written
+
+
 def test_a_file_without_the_checksum_of_its_version_is_refused(written, tmp_path):
     unsealed = with_header(written, json.dumps).replace(b'"sha256"', b'"sha255"', 1)
     refused(tmp_path / "model.safetensors", unsealed, "checksum")
@@ -376,17 +383,27 @@ contents = []
 for model in reversed(models):
     model.save(path)
     contents.insert(0, path.read_bytes())
+started = time.perf_counter()
+for _ in range(5):
+    write(models[0])
+duration = (time.perf_counter() - started) / 5
 random.seed(0)
 kills, broken, seen, cut_off = int(sys.argv[3]), 0, set(), 0
 for _ in range(kills):
+    ready, begun = os.pipe()
     child = os.fork()
     if child == 0:
+        write(models[1])
+        os.write(begun, b"1")
         while True:
-            for model in reversed(models):
+            for model in models:
                 write(model)
-    time.sleep(random.uniform(0.01, 0.06))
+    os.read(ready, 1)
+    time.sleep(random.uniform(0, 3) * duration)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(ready)
+    os.close(begun)
     try:
         seen.add(float(load(path).scale))
     except Exception:

@@ -35,10 +35,13 @@ class Sealed:
     last_unsealed: int = 0
 
     def write(self, path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """One file with the header (plain JSON) and its format version; it appears whole or not at all."""
+        """One file with the header (plain JSON), its format version and the checksum; it appears whole or not at all.
+
+        The same content gives the same bytes.
+        """
         text = json.dumps({"format": self.newest} | header)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = serialize(whole, {self.key: text, "sha256": BLANK})
+        content = _in_order(serialize(whole, {self.key: text, "sha256": BLANK}))
         digest = hashlib.sha256(content).hexdigest()
         with replacing(path) as temporary:
             temporary.write_bytes(content.replace(_seal(BLANK), _seal(digest), 1))
@@ -90,6 +93,16 @@ class Sealed:
             f"{path}: cannot be read as {self.what} ({_first_line(error)}). It is truncated, damaged, or another kind "
             "of file."
         )
+
+
+def _in_order(content: bytes) -> bytes:
+    """The file with its metadata in order of names: safetensors leaves the order to chance."""
+    end = SIZE.size + SIZE.unpack_from(content)[0]
+    table = json.loads(content[SIZE.size : end])
+    ordered = {"__metadata__": dict(sorted(table.pop("__metadata__").items()))} | table
+    text = json.dumps(ordered, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % SIZE.size)  # tensors start at a multiple of 8
+    return SIZE.pack(len(text)) + text + content[end:]
 
 
 def _head(file: BinaryIO, total: int) -> bytes:

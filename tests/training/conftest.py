@@ -44,7 +44,7 @@ def make_labelled(count, *, forces=True, seed=0):
     return frames
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def labelled():
     """The function that makes labelled frames."""
     return make_labelled

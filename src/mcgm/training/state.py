@@ -36,7 +36,10 @@ def read_state(path: str | Path) -> dict[str, Any]:
     if path.is_file() and zipfile.is_zipfile(path):
         return _read_zipped(path)
     header, tensors = STATE.read(path)
-    return _decode(header["state"], tensors)
+    try:
+        return dict(_decode(header["state"], tensors))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: a training checkpoint, but its state is damaged ({error!r}).") from error
 
 
 class StateFile(CheckpointIO):
