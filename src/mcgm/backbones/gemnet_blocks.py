@@ -48,22 +48,27 @@ class ActivatedDense(Dense):
         return scaled_silu(super().forward(x))
 
 
+SILU_GAIN = 1 / 0.6
+"""What keeps the variance of standard normal inputs through the activation."""
+
+
 def scaled_silu(x: Tensor) -> Tensor:
     """Activation that keeps the variance of standard normal inputs."""
-    return silu(x) / 0.6
+    return silu(x) * SILU_GAIN
 
 
 class Residual(nn.Module):
-    """Two dense layers and a skip, over the square root of two."""
+    """Two dense layers, each with its activation, and a skip, over the square root of two."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = ActivatedDense(channels, channels)
-        self.second = ActivatedDense(channels, channels)
+        self.first = Dense(channels, channels)
+        self.second = Dense(channels, channels)
 
     def forward(self, x: Float[Tensor, "row channel"]) -> Float[Tensor, "row channel"]:
-        """Refined features."""
-        return halve(x + self.second(self.first(x)))
+        """Refined features; the activations' gains go into the next weights and the sum, not over every row."""
+        hidden = linear(silu(self.first(x)), SILU_GAIN * self.second.weight)
+        return halve(torch.add(x, silu(hidden), alpha=SILU_GAIN))
 
 
 def residuals(channels: int, count: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,7 @@ class MessageBlock(nn.Module, ABC):
         """Filtered features of the sources, each third by itself: cutting one wide tensor costs a copy in backward."""
         first, activation, last = self.source
         hidden = activation(first(state.features))
-        sent = linear_parts(last, hidden, 3)
+        sent = linear_parts(cast(nn.Linear, last), hidden, 3)
         filters = torch.cat([self.filter.weight, self.filter.bias[:, None]], dim=1).chunk(3)
         source = state.table.pairs.source
         return [times_pair(take(sent[k], source), linear(state.basis, filters[k])) for k in thirds]
