@@ -25,7 +25,7 @@ from mcgm.backbones.radial import GaussianBasis, PolynomialEnvelope
 from mcgm.data import Dataset, fit_references
 from mcgm.neighbors import Edges
 from mcgm.segments import segment_sum, take
-from mcgm.testing import validate_potential
+from mcgm.testing import QUICK, validate_potential
 
 SIZES = {"small": {"channels": 32, "layers": 2}}  # what `size="small"` means
 
@@ -101,7 +101,8 @@ def main() -> None:
     )
     errors = train(potential, dataset, steps=30)
     print(f"force error {errors[0]:.3f} -> {errors[-1]:.3f} eV/Å")
-    report = validate_potential(potential.double(), [molecule("CH3CH2OH"), bulk("NaCl", "rocksalt", a=5.64)])
+    structures = [molecule("CH3CH2OH"), bulk("NaCl", "rocksalt", a=5.64)]
+    report = validate_potential(potential.double(), structures, effort=QUICK)
     print(report)
     assert report.passed, "what failed is in the table above"
 

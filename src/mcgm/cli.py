@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("mcgm.commands.train", "train a potential from a recipe or a data file"),
     "evaluate": ("mcgm.commands.evaluate", "errors of a model on labelled data"),
     "predict": ("mcgm.commands.predict", "energies and forces of structures in a file"),
+    "check": ("mcgm.commands.check", "what a model promises, measured: symmetries, derivatives, dynamics"),
     "compare": ("mcgm.commands.compare", "variants x seeds under one budget: table, figures, report.html"),
     "report": ("mcgm.commands.report", "write the report of a finished comparison again"),
     "data": ("mcgm.commands.data", "inspect a data file, or convert it"),

@@ -12,7 +12,8 @@ from mcgm.testing.derivatives import (
     second_derivatives,
     stress_finite_differences,
 )
-from mcgm.testing.dynamics import energy_drift
+from mcgm.testing.dynamics import drift_at_rest, energy_drift
+from mcgm.testing.effort import FULL, QUICK, Effort
 from mcgm.testing.flips import FlipScan, cluster_margin, flip_scan
 from mcgm.testing.independence import (
     batch_mates,
@@ -36,13 +37,16 @@ from mcgm.testing.symmetry import (
 )
 from mcgm.testing.tolerances import DOUBLE, SINGLE, Tolerance, tolerance_for
 from mcgm.testing.validation import Row, Validation, validate_potential
-from mcgm.testing.zoo import degenerate_structures, zoo
+from mcgm.testing.zoo import degenerate_structures, known, zoo
 
 __all__ = [
     "DOUBLE",
+    "FULL",
+    "QUICK",
     "SINGLE",
     "CutoffStep",
     "Deviation",
+    "Effort",
     "FlipScan",
     "InvarianceSuite",
     "PathScan",
@@ -57,11 +61,13 @@ __all__ = [
     "cutoff_step",
     "degenerate",
     "degenerate_structures",
+    "drift_at_rest",
     "energy_drift",
     "finite_differences",
     "flip_scan",
     "gradgradcheck",
     "gradient_leak",
+    "known",
     "lattice_translation",
     "net_force",
     "path_scan",

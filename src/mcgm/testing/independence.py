@@ -9,21 +9,27 @@ import numpy as np
 import torch
 
 from mcgm.structure import Structure
-from mcgm.testing.predict import Deviation, Predictor, collate, energies, largest, predict
+from mcgm.testing.predict import Deviation, Predictor, collate, energies, in_double, largest, predict
 
 FAR_APART = 60.0
 """Å; beyond every cutoff times every number of layers in use."""
 
+LARGEST_BATCH = 2000
+"""Atoms in a batch of copies."""
+
 
 def batch_mates(potential: Predictor, structures: Sequence[Structure], *, copies: Sequence[int] = (2, 64)) -> Deviation:
-    """Each structure alone against itself among the others, in both orders, and among copies of itself."""
+    """Each structure alone against itself among the others, in both orders, and among copies of itself.
+
+    Batches of copies hold at most 2,000 atoms, or two copies.
+    """
     alone = [predict(potential, [structure])[0] for structure in structures]
-    forward = predict(potential, structures)
-    backward = predict(potential, structures[::-1])[::-1]
+    forward = predict(potential, structures, atoms=np.inf)
+    backward = predict(potential, structures[::-1], atoms=np.inf)[::-1]
     pairs = [*zip(alone, forward, strict=True), *zip(alone, backward, strict=True)]
     for reference in alone:
-        for count in copies:
-            pairs += [(reference, copy) for copy in predict(potential, [reference] * count)]
+        for count in sorted({min(count, max(2, LARGEST_BATCH // len(reference))) for count in copies}):
+            pairs += [(reference, copy) for copy in predict(potential, [reference] * count, atoms=np.inf)]
     return reduce(Deviation.__or__, (Deviation.between(first, second) for first, second in pairs), Deviation())
 
 
@@ -61,6 +67,15 @@ def unlike_apart(potential: Predictor, first: Structure, second: Structure, *, d
     """Energy of two molecules `distance` Å apart minus those of each alone, eV."""
     both, alone, other = energies(potential, [side_by_side([first, second], distance), first, second])
     return abs(float(both) - float(alone) - float(other))
+
+
+def unlike_apart_beyond_rounding(potential: Predictor, first: Structure, second: Structure) -> float:
+    """As `unlike_apart` in float64, less what rounding the sums of energies can cause; infinite if not finite, eV."""
+    potential = in_double(potential)
+    both, alone, other = energies(potential, [side_by_side([first, second], FAR_APART), first, second])
+    rounding = 16 * np.finfo(np.float64).eps * (abs(both) + abs(alone) + abs(other))
+    difference = abs(float(both) - float(alone) - float(other))
+    return max(0.0, difference - rounding) if np.isfinite(difference) else float("inf")
 
 
 def supercell(potential: Predictor, structure: Structure, *, repeats: tuple[int, int, int] = (2, 1, 1)) -> Deviation:

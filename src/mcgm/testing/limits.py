@@ -55,13 +55,13 @@ def _energy_force_slope(potential: Predictor, numbers: tuple[int, int, int], off
     return np.array([value.item(), gradient[2, 0].item(), slope])
 
 
-def degenerate(potential: Predictor) -> float:
+def degenerate(potential: Predictor, *, elements: tuple[int, int, int, int] = (8, 1, 6, 11)) -> float:
     """Largest force (eV/Å) on an atom without neighbours; infinite if any degenerate structure has no finite answer.
 
-    Covers one atom, one element, no pair in reach, and one atom in a small and in a large cell.
+    Covers one atom, one element, no pair in reach, and one atom in a small and in a large cell, of these elements.
     """
     forces = [0.0]
-    for name, structure in degenerate_structures().items():
+    for name, structure in degenerate_structures(elements).items():
         try:
             (labelled,) = predict(potential, [structure])
         except StructureError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,9 @@ class Predictor(Protocol):
 
 
 P = TypeVar("P", bound=Predictor)
+
+ATOMS_TOGETHER = 400
+"""Atoms evaluated together: more make tensors that no longer fit the caches of a processor."""
 
 
 def largest(values: Iterable[float]) -> float:
@@ -87,18 +90,19 @@ def collate(potential: Predictor, structures: Sequence[Structure]) -> Batch:
     return batch.to(device_of(potential))
 
 
-def predict(potential: Predictor, structures: Sequence[Structure], *, chunk: int = 256) -> list[Structure]:
+def predict(
+    potential: Predictor, structures: Sequence[Structure], *, chunk: int = 256, atoms: float = ATOMS_TOGETHER
+) -> list[Structure]:
     """The structures with predicted energy, forces and, where all are fully periodic, stress.
 
-    Evaluated `chunk` structures at a time.
+    Evaluated at most `chunk` structures or `atoms` atoms at a time, and at least one structure.
 
     Raises:
         StructureError: a prediction is not finite.
     """
     stress = all(structure.pbc.all() for structure in structures)
     labelled: list[Structure] = []
-    for start in range(0, len(structures), chunk):
-        part = structures[start : start + chunk]
+    for part in _parts(structures, chunk, atoms):
         prediction = potential(collate(potential, part), forces=True, stress=stress)
         energies = prediction.energy.detach().double().cpu().numpy()
         forces = np.split(_array(prediction.forces), np.cumsum([len(s) for s in part])[:-1])
@@ -110,8 +114,20 @@ def predict(potential: Predictor, structures: Sequence[Structure], *, chunk: int
 
 def energies(potential: Predictor, structures: Sequence[Structure], *, chunk: int = 256) -> np.ndarray:
     """Energies alone, eV."""
-    parts = [structures[k : k + chunk] for k in range(0, len(structures), chunk)]
-    return np.concatenate([_array(potential(collate(potential, part), forces=False).energy) for part in parts])
+    with torch.no_grad():
+        parts = _parts(structures, chunk, ATOMS_TOGETHER)
+        return np.concatenate([_array(potential(collate(potential, part), forces=False).energy) for part in parts])
+
+
+def _parts(structures: Sequence[Structure], chunk: int, atoms: float) -> Iterator[Sequence[Structure]]:
+    start, count = 0, 0
+    for k, structure in enumerate(structures):
+        if k > start and (k - start == chunk or count + len(structure) > atoms):
+            yield structures[start:k]
+            start, count = k, 0
+        count += len(structure)
+    if structures:
+        yield structures[start:]
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -20,6 +20,9 @@ class Tolerance:
         path: eV, change of energy along a path minus the work of the forces, per step.
         cutoff: eV, eV/Å and eV/Å², across the cutoff.
         copies: eV per copy, molecules that are out of each other's reach.
+        drift: meV per atom and ps, total energy at constant energy and volume.
+        unlike: eV, molecules that must not know of each other, beyond the rounding of their energies.
+        paths: eV, the same energy by way of evaluation and of the calculator, in float64.
     """
 
     energy: float
@@ -30,6 +33,9 @@ class Tolerance:
     path: float = 1e-6
     cutoff: float = 1e-8
     copies: float = 1e-8
+    drift: float = 0.05
+    unlike: float = 1e-11
+    paths: float = 1e-6
 
 
 DOUBLE = Tolerance(energy=1e-10, forces=1e-9, stress=1e-10)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import pairwise
+from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from mcgm.structure import Structure
-from mcgm.testing import derivatives, independence, limits, symmetry
-from mcgm.testing.predict import Deviation, Predictor, dtype_of, largest
-from mcgm.testing.tolerances import Tolerance, tolerance_for
-from mcgm.testing.zoo import zoo
-
-Structures = Sequence[Structure]
+from mcgm.testing.claims import CHECKS, Check, Figures
+from mcgm.testing.effort import FULL, Effort
+from mcgm.testing.predict import Predictor
+from mcgm.testing.subject import Subject
+from mcgm.testing.zoo import known, zoo
 
 
 @dataclass(frozen=True)
 class Row:
     """One claim as measured; `limit` is `None` where the figure is reported and no limit is promised.
 
-    `error` says why there is no figure.
+    `error` says why there is no figure, `note` where it was largest or how it was taken; `seconds` are those of the
+    check, which may decide several rows.
     """
 
     number: int
@@ -31,6 +32,8 @@ class Row:
     measured: float | None
     limit: float | None
     error: str = ""
+    note: str = ""
+    seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -39,18 +42,32 @@ class Row:
             return False
         return self.measured is None or self.limit is None or self.measured <= self.limit
 
+    @property
+    def verdict(self) -> str:
+        """One or two words."""
+        if self.error:
+            return "error"
+        if self.measured is None:
+            return "nothing to measure"
+        if self.limit is None:
+            return "reported"
+        return "passed" if self.passed else "FAILED"
+
     def __str__(self) -> str:
         measured = "-" if self.measured is None else f"{self.measured:.1e}"
-        limit = "reported" if self.limit is None else f"{self.limit:.0e}"
-        verdict = self.error or ("passed" if self.passed else "FAILED")
-        return f"{self.number:>2}  {self.claim:<48} {measured:>9} {limit:>9} {self.unit:<8} {verdict}"
+        limit = "-" if self.limit is None else f"{self.limit:.0e}"
+        said = self.error or self.note
+        return f"{self.number:>2}  {self.claim:<42} {measured:>8} {limit:>6} {self.unit:<11} {self.verdict}: {said}"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Rows of a validation; prints as a table."""
+    """Rows of a validation, with how much was measured on what; prints as a table."""
 
     rows: tuple[Row, ...]
+    effort: Effort = FULL
+    structures: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -63,158 +80,64 @@ class Validation:
         return tuple(row for row in self.rows if not row.passed)
 
     def __str__(self) -> str:
-        head = f"{'#':>2}  {'claim':<48} {'measured':>9} {'limit':>9} {'unit':<8} verdict"
-        return "\n".join([head, *map(str, self.rows)])
+        head = f"{'#':>2}  {'claim':<42} {'measured':>8} {'limit':>6} {'unit':<11} verdict"
+        return "\n".join([head, *map(str, self.rows), f"{len(self.structures)} structures; {self.effort}"])
 
 
-Limit = Callable[[Tolerance], float | None]
+Watch = Callable[[Check, Sequence[Any]], Iterable[Any]]
+"""Passes on the items of a check, and may draw a progress bar meanwhile."""
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """A claim: how it is measured over structures, in which unit, and how large the figure may be."""
-
-    number: int
-    claim: str
-    unit: str
-    measure: Callable[[Predictor, Structures], float | None]
-    limit: Limit
-    smooth_only: bool = False
-
-
-def validate_potential(potential: Predictor, structures: Sequence[Structure | Atoms] | None = None) -> Validation:
+def validate_potential(
+    potential: Predictor,
+    structures: Sequence[Structure | Atoms] | None = None,
+    *,
+    effort: Effort = FULL,
+    rows: Collection[int] | None = None,
+    watch: Watch = lambda check, items: items,
+) -> Validation:
     """Measure every claim over the structures (default: the zoo) and compare with the limits of its precision.
 
     Raises nothing for a bad potential: what could not be measured is a row that failed and says why. For a potential
-    whose `is_smooth` is false the path and the copies are reported without a limit. Limits: `mcgm.testing.DOUBLE`
-    and `SINGLE`.
+    whose `is_smooth` is false path, drift and copies are reported without a limit. Structures with elements that the
+    potential does not know are left out. `rows` are numbers of the table, default all; `FULL` simulates 20 ps, `QUICK`
+    a quarter. Limits: `mcgm.testing.DOUBLE` and `SINGLE`.
     """
-    given = list(zoo().values()) if structures is None else structures
-    plain = [Structure.from_atoms(item) if isinstance(item, Atoms) else item for item in given]
-    tolerance = tolerance_for(dtype_of(potential))
-    smooth = bool(getattr(potential, "is_smooth", True))
-    return Validation(tuple(_measured(claim, potential, plain, tolerance, smooth) for claim in CLAIMS))
+    kept, left_out = known(
+        Subject.of(potential, list(zoo().values()) if structures is None else structures).structures,
+        getattr(potential, "elements", None),
+    )
+    subject = Subject.of(potential, kept, effort)
+    chosen = [check for check in CHECKS if rows is None or check.number in rows]
+    return Validation(
+        rows=tuple(row for check in chosen for row in measured(check, subject, watch)),
+        effort=effort,
+        structures=tuple(structure.name for structure in kept),
+        left_out=tuple(structure.name for structure in left_out),
+    )
 
 
-def _measured(claim: _Claim, potential: Predictor, structures: Structures, tolerance: Tolerance, smooth: bool) -> Row:
-    measured, error = None, ""
+def measured(check: Check, subject: Subject, watch: Watch) -> Iterator[Row]:
+    """The rows that a check decides."""
+    found: list[Figures] = []
+    error = ""
+    start = time.perf_counter()
     try:
-        measured = claim.measure(potential, structures)
+        found = [check.measure(subject, item) for item in watch(check, check.items(subject))]
     except Exception as problem:
         # The contract is to report: whatever a potential raises belongs into the table.
         error = f"{type(problem).__name__}: {problem}"
-    limit = claim.limit(tolerance) if smooth or not claim.smooth_only else None
-    return Row(claim.number, claim.claim, claim.unit, measured, limit, error)
+    seconds = time.perf_counter() - start
+    for place, claim in enumerate(check.claims):
+        figure, note = _worst([(item.values[place], item.note) for item in found])
+        limit = claim.limit(subject.tolerance) if check.promised(subject) else None
+        value = None if error else figure
+        yield Row(check.number, claim.text, claim.unit, value, limit, error, note, round(seconds, 2))
 
 
-def _over(
-    check: Callable[[Predictor, Structure], Deviation], part: str, keep: Callable[[Structure], bool] = lambda _: True
-) -> Callable[[Predictor, Structures], float | None]:
-    def measure(potential: Predictor, structures: Structures) -> float | None:
-        kept = [structure for structure in structures if keep(structure)]
-        if not kept:
-            return None
-        worst = reduce(Deviation.__or__, (check(potential, structure) for structure in kept))
-        return float(getattr(worst, part))
-
-    return measure
-
-
-def _largest(
-    check: Callable[[Predictor, Structure], float], keep: Callable[[Structure], bool] = lambda _: True
-) -> Callable[[Predictor, Structures], float | None]:
-    def measure(potential: Predictor, structures: Structures) -> float | None:
-        figures = [check(potential, structure) for structure in structures if keep(structure)]
-        return largest(figures) if figures else None
-
-    return measure
-
-
-def _batch_mates(potential: Predictor, structures: Structures, part: str) -> float:
-    return float(getattr(independence.batch_mates(potential, structures), part))
-
-
-def _unlike(potential: Predictor, structures: Structures) -> float | None:
-    pairs = pairwise(structure for structure in structures if _open(structure))
-    figures = [independence.unlike_apart(potential, *pair) for pair in pairs]
-    return largest(figures) if figures else None
-
-
-def _open(structure: Structure) -> bool:
-    return not structure.pbc.any()
-
-
-def _periodic(structure: Structure) -> bool:
-    return bool(structure.pbc.all())
-
-
-def _partly_periodic(structure: Structure) -> bool:
-    return bool(structure.pbc.any())
-
-
-def _movable(structure: Structure) -> bool:
-    return len(structure) > 2
-
-
-def _parts(number: int, claim: str, check: Callable[[Predictor, Structure], Deviation], **keep) -> list[_Claim]:
-    return [
-        _Claim(number, claim, "eV/atom", _over(check, "energy", **keep), lambda t: t.energy),
-        _Claim(number, f"{claim}: forces", "eV/Å", _over(check, "forces", **keep), lambda t: t.forces),
-    ]
-
-
-CLAIMS: tuple[_Claim, ...] = (
-    *_parts(1, "rotation", symmetry.rotation),
-    *_parts(1, "reflection", symmetry.reflection),
-    *_parts(1, "translation", symmetry.translation),
-    _Claim(1, "sum of the forces per atom", "eV/Å", _largest(symmetry.net_force), lambda t: t.forces),
-    *_parts(1, "atoms moved by lattice vectors", symmetry.lattice_translation, keep=_partly_periodic),
-    _Claim(1, "stress under rotation", "eV/Å³", _over(symmetry.rotation, "stress", _periodic), lambda t: t.stress),
-    *_parts(2, "order of atoms", symmetry.permutation),
-    _Claim(3, "batch mates", "eV/atom", lambda p, s: _batch_mates(p, s, "energy"), lambda t: t.energy),
-    _Claim(3, "batch mates: forces", "eV/Å", lambda p, s: _batch_mates(p, s, "forces"), lambda t: t.forces),
-    _Claim(3, "gradient between structures", "eV/Å", independence.gradient_leak, lambda t: 0.0),
-    _Claim(4, "second call", "eV", independence.repetition, lambda t: 0.0),
-    _Claim(5, "forces - differences", "eV/Å", _largest(derivatives.finite_differences), lambda t: t.difference),
-    _Claim(
-        5,
-        "stress - differences",
-        "eV/Å³",
-        _largest(derivatives.stress_finite_differences, _periodic),
-        lambda t: t.difference,
-    ),
-    _Claim(
-        6,
-        "Hessian - differences, positions and cell",
-        "eV/Å²",
-        _largest(derivatives.second_derivatives),
-        lambda t: t.curvature,
-    ),
-    _Claim(
-        7,
-        "path: largest |dE + F dr|",
-        "eV",
-        _largest(lambda p, s: derivatives.path_scan(p, s).largest, _movable),
-        lambda t: t.path,
-        smooth_only=True,
-    ),
-    _Claim(9, "step at the cutoff: E, F, dF/dr", "", lambda p, _: limits.cutoff_step(p).largest, lambda t: t.cutoff),
-    _Claim(
-        10,
-        "identical copies 60 Å apart",
-        "eV/copy",
-        _largest(independence.copies_apart, _open),
-        lambda t: t.copies,
-        smooth_only=True,
-    ),
-    _Claim(
-        10,
-        "supercell",
-        "eV/atom",
-        _over(independence.supercell, "energy", _periodic),
-        lambda t: t.energy,
-        smooth_only=True,
-    ),
-    _Claim(11, "unlike molecules 60 Å apart", "eV", _unlike, lambda t: None),
-    _Claim(16, "one atom, one element, no neighbours", "eV/Å", lambda p, _: limits.degenerate(p), lambda t: 0.0),
-)
+def _worst(figures: Sequence[tuple[float | None, str]]) -> tuple[float | None, str]:
+    """The largest figure, and where; not a number beats all, for it keeps no limit."""
+    taken = [(value, note) for value, note in figures if value is not None]
+    if not taken:
+        return None, figures[0][1] if len(figures) == 1 else ""
+    return max(taken, key=lambda item: np.inf if np.isnan(item[0]) else item[0])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from mcgm.data import open_structures, sample_path
 from mcgm.structure import Structure
 
 CAFFEINE = """
@@ -31,7 +35,8 @@ def zoo() -> dict[str, Structure]:
     """One atom, linear, planar, symmetric, flexible, apart and periodic structures by name.
 
     H, H2, HCN, CH4, benzene, SF6, caffeine, alanine dipeptide (minima of GFN2-xTB), two water molecules 20 Å apart,
-    and a NaCl cell with displaced ions. Elements: H C N O F Na S Cl.
+    a NaCl cell and one of solid CO2 with displaced atoms, and the largest molecule of the bundled sample (62 atoms).
+    Elements: H C N O F Na S Cl, and those of that molecule.
     """
     water = molecule("H2O")
     far_water = water.copy()
@@ -51,20 +56,52 @@ def zoo() -> dict[str, Structure]:
         "alanine dipeptide": _parse(ALANINE_DIPEPTIDE),
         "two waters far apart": water + far_water,
         "NaCl cell": salt,
+        "solid CO2": _dry_ice(),
     }
-    return {name: _plain(atoms, name) for name, atoms in animals.items()}
+    plain = {name: _plain(atoms, name) for name, atoms in animals.items()}
+    return plain | {"largest of the sample": largest_of_the_sample()}
 
 
-def degenerate_structures() -> dict[str, Structure]:
+def known(structures: Iterable[Structure], elements: Iterable[int] | None) -> tuple[list[Structure], list[Structure]]:
+    """Structures whose elements are all among these (`None`: any), and the others."""
+    allowed = None if elements is None else set(elements)
+    kept: list[Structure] = []
+    left_out: list[Structure] = []
+    for structure in structures:
+        is_known = allowed is None or allowed.issuperset(structure.numbers.tolist())
+        (kept if is_known else left_out).append(structure)
+    return kept, left_out
+
+
+@cache
+def largest_of_the_sample() -> Structure:
+    """The first of the largest molecules of the bundled sample, without its labels."""
+    found = max(open_structures(sample_path()), key=len)
+    name = f"largest of the sample, {len(found)} atoms"
+    return Structure(numbers=found.numbers, positions=found.positions, name=name)
+
+
+def degenerate_structures(elements: tuple[int, int, int, int] = (8, 1, 6, 11)) -> dict[str, Structure]:
     """What breaks careless code by name: one atom, one element, atoms without a neighbour, a cell with one atom."""
+    first, second, third, fourth = elements
     animals = {
-        "one atom": Atoms("O"),
-        "one element": Atoms("C4", positions=[[0, 0, 0], [1.3, 0, 0], [2.6, 0.2, 0], [3.9, 0, 0.1]]),
-        "no neighbours": Atoms("OHO", positions=[[0, 0, 0], [30, 0, 0], [0, 40, 0]]),
-        "one atom in a cell": Atoms("Na", cell=np.eye(3) * 3.0 + 0.3, pbc=True),
-        "one atom alone in a cell": Atoms("Na", cell=np.eye(3) * 50.0, pbc=True),
+        "one atom": Atoms([first]),
+        "one element": Atoms([third] * 4, positions=[[0, 0, 0], [1.3, 0, 0], [2.6, 0.2, 0], [3.9, 0, 0.1]]),
+        "no neighbours": Atoms([first, second, first], positions=[[0, 0, 0], [30, 0, 0], [0, 40, 0]]),
+        "one atom in a cell": Atoms([fourth], cell=np.eye(3) * 3.0 + 0.3, pbc=True),
+        "one atom alone in a cell": Atoms([fourth], cell=np.eye(3) * 50.0, pbc=True),
     }
     return {name: _plain(atoms, name) for name, atoms in animals.items()}
+
+
+def _dry_ice() -> Atoms:
+    """CO2 in Pa-3: carbon on the face-centred lattice, each molecule along a diagonal of its own; a = 5.62 Å."""
+    edge, bond = 5.62, 1.16
+    sites = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) * edge / 2
+    axes = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * bond / np.sqrt(3)
+    ice = Atoms("C4O8", positions=np.concatenate([sites, sites + axes, sites - axes]), cell=[edge] * 3, pbc=True)
+    ice.positions += np.random.default_rng(1).normal(scale=0.03, size=(12, 3))
+    return ice
 
 
 def _plain(atoms: Atoms, name: str) -> Structure:
