@@ -100,7 +100,7 @@ class Batch:
         return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule, self.rounding)
 
     def to(self, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> Batch:
-        """Move to a device, or cast the floating-point tensors to a dtype; edge vectors keep what the cast rounds off."""
+        """Move to a device, or cast floating-point tensors to a dtype; edge vectors keep what that rounds off."""
         moved = to(self, target, non_blocking=non_blocking)
         if self.positions.dtype != torch.float64 or moved.positions.dtype == torch.float64:
             return moved

@@ -174,7 +174,7 @@ def edge_vectors(
     molecule: Int[Tensor, "atom"],
     rounding: Float[Tensor, "edge 3"] | None = None,
 ) -> Edges:
-    """Vectors and lengths of the pairs, differentiable in positions and cell; `rounding` (Å) is added to the vectors."""
+    """Vectors and lengths of the pairs, differentiable in positions and cell; `rounding` (Å) is added to them."""
     vector = take(positions, neighbors.source) - take(positions, neighbors.target)
     crossing = neighbors.crossing
     lattice = take(cell, molecule[neighbors.target[crossing]])
