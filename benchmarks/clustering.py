@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from mcgm.long_range.mcgm.assignment import Nodes
+from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
 
 GROUPS, POINTS, CHANNELS, CLUSTERS, ITERATIONS = 64, 100, 128, 10, 20
@@ -34,17 +35,17 @@ def measure(points: np.ndarray, rounds: int) -> dict[str, object]:
     flat = torch.from_numpy(points.reshape(-1, CHANNELS))
     members = Nodes.counted(torch.full((GROUPS,), POINTS))
     clusters = Nodes.counted(torch.full((GROUPS,), CLUSTERS))
-    generator = torch.Generator().manual_seed(0)
+    chance = Chance(torch.Generator().manual_seed(0), torch.arange(GROUPS))
 
-    def ours(chance: torch.Generator | None) -> np.ndarray:
-        label = kmeans(flat, members, clusters, iterations=ITERATIONS, generator=chance)
+    def ours(chance: Chance | None) -> np.ndarray:
+        label = kmeans(flat, members, clusters, iterations=ITERATIONS, chance=chance)
         return label.numpy().reshape(GROUPS, POINTS)
 
     def oracle() -> np.ndarray:
         settings = {"n_clusters": CLUSTERS, "n_init": 1, "max_iter": ITERATIONS, "random_state": 0}
         return np.stack([KMeans(**settings).fit_predict(group) for group in points])
 
-    functions = {"deterministic": lambda: ours(None), "drawn": lambda: ours(generator), "scikit-learn loop": oracle}
+    functions = {"deterministic": lambda: ours(None), "drawn": lambda: ours(chance), "scikit-learn loop": oracle}
     times = seconds(functions, rounds)
     best = inertia(points, oracle())
     return {
@@ -52,7 +53,7 @@ def measure(points: np.ndarray, rounds: int) -> dict[str, object]:
         "times faster, deterministic": ratio(times, "scikit-learn loop", "deterministic"),
         "times faster, drawn": ratio(times, "scikit-learn loop", "drawn"),
         "inertia / scikit-learn's, deterministic": round(inertia(points, ours(None)) / best, 4),
-        "inertia / scikit-learn's, drawn": round(inertia(points, ours(generator)) / best, 4),
+        "inertia / scikit-learn's, drawn": round(inertia(points, ours(chance)) / best, 4),
     }
 
 

@@ -28,7 +28,7 @@ class PotentialModule(lightning.LightningModule):
 
     Losses are normalised by the structures of all ranks together, so that two ranks give the gradient of one; a batch
     that does not fit into memory is done in parts, with the same sum.
-    Chance is drawn from a generator seeded by seed, step and rank: a resumed training draws the same.
+    Chance is drawn by seed, step and structure: a resumed training draws the same, and so do ranks and parts.
     """
 
     def __init__(self, potential: Potential, config: TrainingConfig, schedule: Schedule, *, forces: bool) -> None:
@@ -89,10 +89,9 @@ class PotentialModule(lightning.LightningModule):
         clustering is "re-executed at each training epoch").
         """
         self.epoch_clusters = []
-        generator = self._generator(-1 - self.current_epoch)
 
         def clusters(portion: Portion) -> list[Hierarchies]:
-            batch = portion.data.batch
+            batch, generator = portion.data.batch, self._generator(-1 - self.current_epoch)
             with torch.no_grad():
                 found = self.potential(batch, forces=False, generator=generator).clusters
             return by_structure(found, batch)
@@ -102,9 +101,8 @@ class PotentialModule(lightning.LightningModule):
             self.epoch_clusters.append([found for part in parts for found in part])
 
     def _generator(self, number: int) -> torch.Generator:
-        """A source of chance that depends on seed, number and rank alone."""
-        seed = (self.config.seed * 1_000_003 + number) * self.trainer.world_size + self.global_rank
-        return torch.Generator(device=self.device).manual_seed(seed)
+        """A source of chance that depends on seed and number alone; rules draw from it by structure."""
+        return torch.Generator(device=self.device).manual_seed(self.config.seed * 1_000_003 + number)
 
     def _predict(self, portion: Portion) -> Prediction:
         return self.potential(
@@ -207,7 +205,7 @@ class PotentialModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate of this step, and torch's own generator: some network may draw from it."""
-        torch.manual_seed(self._generator(self.global_step).initial_seed())
+        torch.manual_seed(self._generator(self.global_step).initial_seed() + self.global_rank)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.config.learning_rate * self.schedule.factor(self.global_step)
 

@@ -8,6 +8,7 @@ import torch
 
 from mcgm.errors import ConfigError
 from mcgm.long_range.mcgm.assignment import Nodes
+from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.clusterers import ByElement, Everything, KMeansPlusPlus, Prototypes, Random, reduced
 
 COUNTS = torch.tensor([1, 2, 3, 7, 12, 30])
@@ -21,7 +22,8 @@ def features(nodes, channels=6, seed=0):
 def assign(rule, nodes, generator=None, values=None):
     clusters = rule.layout(nodes)
     values = features(nodes) if values is None else values
-    return rule.build(values.shape[1]).to(values.dtype)(values, nodes, clusters, generator), clusters
+    chance = None if generator is None else Chance(generator, torch.arange(nodes.groups))
+    return rule.build(values.shape[1]).to(values.dtype)(values, nodes, clusters, chance), clusters
 
 
 @pytest.mark.parametrize("reduction", ["1.1", "1.2", "1.5", "2", "2.5", "3", "3.3", "10"])

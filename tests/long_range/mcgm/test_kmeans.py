@@ -9,17 +9,23 @@ from sklearn.cluster import KMeans
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcgm.long_range.mcgm.assignment import Nodes
+from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
 
 ITERATIONS = 50
 
 
+def by_number(seed, groups):
+    """Chance by the number of a group."""
+    return Chance(torch.Generator().manual_seed(seed), torch.arange(groups))
+
+
 def cluster(groups, counts, seed=None, iterations=ITERATIONS):
     """Labels of each group of points."""
     members = Nodes.counted(torch.tensor([len(points) for points in groups]))
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    chance = None if seed is None else by_number(seed, len(groups))
     label = kmeans(
-        torch.cat(groups), members, Nodes.counted(torch.tensor(counts)), iterations=iterations, generator=generator
+        torch.cat(groups), members, Nodes.counted(torch.tensor(counts)), iterations=iterations, chance=chance
     )
     return label.split([len(points) for points in groups])
 
@@ -105,8 +111,8 @@ def test_the_second_seed_is_drawn_in_proportion_to_the_squared_distance():
     expected = (near_of_0**2 + near_of_1**2) / 3
     draws = 20000
     members, clusters = Nodes.counted(torch.full((draws,), 3)), Nodes.counted(torch.full((draws,), 2))
-    generator = torch.Generator().manual_seed(0)
-    label = kmeans(points.repeat(draws, 1), members, clusters, iterations=0, generator=generator).reshape(draws, 3)
+    label = kmeans(points.repeat(draws, 1), members, clusters, iterations=0, chance=by_number(0, draws))
+    label = label.reshape(draws, 3)
     share = float((label[:, 1] == label[:, 2]).double().mean())
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / draws)
     assert (label[:, 0] != label[:, 2]).all()
@@ -206,9 +212,9 @@ def test_the_number_of_operations_does_not_grow_with_groups_or_points(seed):
         points = torch.arange(float(points_per_group), dtype=torch.float64)[:, None].repeat(copies, 2) ** 2
         members = Nodes.counted(torch.full((copies,), points_per_group))
         clusters = Nodes.counted(torch.full((copies,), 3))
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        chance = None if seed is None else by_number(seed, copies)
         with Counted() as counted:
-            kmeans(points, members, clusters, iterations=1, generator=generator)
+            kmeans(points, members, clusters, iterations=1, chance=chance)
         return counted.operations
 
     assert operations(2, 10) == operations(40, 10) == operations(2, 40)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mcgm.errors import ConfigError
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
 
 
@@ -28,9 +29,9 @@ class ClusterModule(nn.Module, ABC):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
-        """Assign the members. With a generator the rule may draw; without one it is a function of its inputs."""
+        """Assign the members. With chance the rule may draw; without it is a function of its inputs."""
 
 
 class Clusterer(ABC):
@@ -86,7 +87,7 @@ class _ByKind(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
         known = clusters.group * _KINDS + clusters.kind
         cluster = torch.searchsorted(known, members.group * _KINDS + members.kind)
@@ -114,7 +115,7 @@ class _ByGroup(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
         return Assignment.hard(members.group, clusters.total, features.dtype)
 
@@ -123,8 +124,8 @@ class _ByGroup(ClusterModule):
 class KMeansPlusPlus(Clusterer):
     """K-means++ on the current features, max(1, floor(n / reduction)) clusters per group (paper, levels above 1).
 
-    With a generator seeds are drawn in proportion to the squared distance (Arthur and Vassilvitskii 2007); without one
-    the farthest point is the next seed, ties broken by feature values, so that labels depend neither on the order of
+    With chance seeds are drawn in proportion to the squared distance (Arthur and Vassilvitskii 2007); without, the
+    farthest point is the next seed, ties broken by feature values, so that labels depend neither on the order of
     atoms nor on batch mates. Carries no gradient. Labels flip as atoms move: not smooth.
     """
 
@@ -155,9 +156,9 @@ class _KMeans(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
-        label = kmeans(features.detach(), members, clusters, iterations=self.iterations, generator=generator)
+        label = kmeans(features.detach(), members, clusters, iterations=self.iterations, chance=chance)
         return Assignment.hard(clusters.start[members.group] + label, clusters.total, features.dtype)
 
 
@@ -165,7 +166,7 @@ class _KMeans(ClusterModule):
 class Random(Clusterer):
     """As many clusters as `KMeansPlusPlus`, none empty, filled without looking at features (paper, ablation).
 
-    With a generator they are drawn anew at each call. Without one they are a fixed pseudo-random function of the
+    With chance they are drawn anew at each call. Without, they are a fixed pseudo-random function of the
     node's position within its group (for element clusters: the rank of the element).
     """
 
@@ -189,13 +190,13 @@ class _Shuffle(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
         size = members.count[members.group]
-        if generator is None:
+        if chance is None:
             key = ((members.rank + 1) * 2654435761 + size * 2246822519) % 4294967291
         else:
-            key = torch.randint(2**32, size.shape, generator=generator, device=size.device)
+            key = chance.draws().integers(members.group, members.rank)
         # nodes of each group in the order of their keys; the r-th goes to cluster r modulo k
         order = torch.argsort(key, stable=True)
         order = order[torch.argsort(members.group[order], stable=True)]
@@ -245,7 +246,7 @@ class _SoftMembership(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
-        generator: torch.Generator | None,
+        chance: Chance | None,
     ) -> Assignment:
         weight = torch.softmax(features @ self.prototypes.T * self.scale, dim=-1)
         count = len(self.prototypes)

@@ -23,6 +23,7 @@ from mcgm.errors import ConfigError
 from mcgm.heads import EnergyHead
 from mcgm.long_range.base import Clusters, Contribution, LongRange
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.clusterers import Clusterer
 from mcgm.long_range.mcgm.fading import smooth_step
 from mcgm.long_range.mcgm.scope import Guests, Scope
@@ -74,7 +75,7 @@ class HierarchyState:
     density: Float[Tensor, "cluster 2"]
     presence: Float[Tensor, "node"] | None
     prescribed: tuple[tuple[Assignment, ...], ...] | None
-    generator: torch.Generator | None
+    chance: Chance | None
     features: tuple[Float[Tensor, "_ channel"], ...] = ()
     layers: tuple[tuple[Assignment, ...], ...] = ()
 
@@ -168,13 +169,15 @@ class Hierarchy(LongRange):
             ConfigError: assignments are prescribed where atoms are seen in part.
         """
         density = take(charge_density(batch), take(index.molecule, index.levels[-1].group))
+        atoms = index.levels[0].group[: batch.n_atoms]
+        chance = None if generator is None else Chance.of(generator, batch, atoms, len(index.molecule))
         if index.guests is None:
-            return HierarchyState(index, density, None, clusters, generator)
+            return HierarchyState(index, density, None, clusters, chance)
         if clusters is not None:
             raise ConfigError("assignments cannot be prescribed while bonds are partial (scope='molecule').")
         partial = index.guests.presence(batch)
         presence = torch.cat([partial.new_ones(batch.n_atoms), partial])
-        return HierarchyState(index, density, presence, None, generator)
+        return HierarchyState(index, density, presence, None, chance)
 
     def exchange(
         self, layer: int, scalars: Float[Tensor, "atom channel"], state: HierarchyState
@@ -186,7 +189,7 @@ class Hierarchy(LongRange):
         def assign(level: int, features: Tensor) -> Assignment:
             if state.prescribed is not None:
                 return state.prescribed[layer][level]
-            return exchange.rules[level](features, levels[level], levels[level + 1], state.generator)
+            return exchange.rules[level](features, levels[level], levels[level + 1], state.chance)
 
         guests = state.index.guests
         nodes = scalars if guests is None else torch.cat([scalars, take(scalars, guests.atom)])

@@ -14,6 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcgm.long_range.mcgm.assignment import Nodes
+from mcgm.long_range.mcgm.chance import Chance, Draws
+
+MOST_TRIALS = 64
+"""More than any group has candidates for a seed: makes one place of (round, candidate)."""
 
 
 @torch.no_grad()
@@ -23,7 +27,7 @@ def kmeans(
     clusters: Nodes,
     *,
     iterations: int,
-    generator: torch.Generator | None = None,
+    chance: Chance | None = None,
 ) -> Int[Tensor, "node"]:
     """Label of each node within its group, 0..k-1, after K-means++ seeding and at most `iterations` Lloyd steps.
 
@@ -35,14 +39,15 @@ def kmeans(
         members: groups of the points.
         clusters: how many clusters each group gets.
         iterations: most Lloyd steps.
-        generator: each seed is the best of 2 + log(k) points drawn by squared distance (the greedy variant of Arthur
+        chance: each seed is the best of 2 + log(k) points drawn by squared distance (the greedy variant of Arthur
             and Vassilvitskii 2007, as in scikit-learn); `None`: the farthest point, independent of the nodes' order.
     """
+    draws = None if chance is None else chance.draws()
     if clusters.largest == 1:
         return torch.zeros_like(members.group)
     points = members.pad(features if features.dtype == torch.float64 else features.float())
     problem = _Problem(points, members, clusters)
-    label, distance = problem.nearest(problem.seed(generator))
+    label, distance = problem.nearest(problem.seed(draws))
     moving = torch.ones_like(members.count, dtype=torch.bool)[:, None]
     for _ in range(iterations):
         proposed, distance = problem.nearest(problem.recenter(label, distance))
@@ -63,6 +68,8 @@ class _Problem:
     def __init__(self, points: Float[Tensor, "group point channel"], members: Nodes, clusters: Nodes) -> None:
         self.present = members.present
         self.wanted: Bool[Tensor, "group cluster"] = clusters.present
+        self.count = members.count
+        self.trials = 2 + clusters.count.clamp(min=1).double().log().long()
         size = members.count[:, None, None].clamp(min=1)
         centred = (points - points.sum(1, keepdim=True) / size) * self.present[..., None]
         self.pairs = torch.bmm(centred, centred.transpose(1, 2))
@@ -83,22 +90,22 @@ class _Problem:
         bonus = self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
         return bonus.masked_fill(~real, -torch.inf)
 
-    def seed(self, generator: torch.Generator | None) -> Float[Tensor, "group cluster point"]:
+    def seed(self, draws: Draws | None) -> Float[Tensor, "group cluster point"]:
         """First centres: k rounds, each adding one point to every group."""
         group = torch.arange(len(self.square), device=self.square.device)
         rounds = self.wanted.shape[1]
-        trials = 1 if generator is None else 2 + int(math.log(rounds))
+        trials = 1 if draws is None else 2 + int(math.log(rounds))
         distance = torch.full_like(self.square, torch.inf)
-        candidates = self._draw(self.square, torch.ones_like(self.square), 1, generator)
+        candidates = self._draw(self.square, torch.ones_like(self.square), draws, 0, 1)
         seeds = []
-        for _ in range(rounds):
+        for number in range(rounds):
             square = self.square[group[:, None], candidates]
             new = self.square[:, None] - 2 * self.pairs[group[:, None], candidates] + square[..., None]
             new = torch.minimum(distance[:, None], new.clamp(min=0))
             best = self._least(new)
             distance = new[group, best]
             seeds.append(candidates[group, best])
-            candidates = self._draw(distance, distance, trials, generator)
+            candidates = self._draw(distance, distance, draws, number + 1, trials)
         return self._only(torch.stack(seeds, 1))
 
     def _only(self, point: Int[Tensor, "group cluster"]) -> Float[Tensor, "group cluster point"]:
@@ -107,20 +114,26 @@ class _Problem:
         return (point[..., None] == every).to(self.square.dtype)
 
     def _draw(
-        self, score: Tensor, weight: Tensor, trials: int, generator: torch.Generator | None
+        self, score: Tensor, weight: Tensor, draws: Draws | None, number: int, trials: int
     ) -> Int[Tensor, "group trial"]:
         """Points of each group: drawn in proportion to weight, or the one of highest score."""
-        if generator is None:
+        if draws is None:
             return (score + self.bonus).argmax(1, keepdim=True)
         weight = weight.masked_fill(~self.present, 0)
         weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, self.present.to(weight.dtype))
-        return torch.multinomial(weight, trials, replacement=True, generator=generator)
+        below = weight.double().cumsum(1)
+        places = MOST_TRIALS * number + torch.arange(trials, device=weight.device)
+        found = torch.searchsorted(below, draws.uniform(places) * below[:, -1:], right=True)
+        return torch.minimum(found, self.count[:, None] - 1)
 
     def _least(self, distance: Float[Tensor, "group trial point"]) -> Int[Tensor, "group"]:
         """The candidate that leaves the smallest sum of squared distances."""
         if distance.shape[1] == 1:
             return torch.zeros_like(distance[:, 0, 0], dtype=torch.long)
-        return (distance * self.present[:, None]).sum(-1).argmin(1)
+        total = (distance * self.present[:, None]).sum(-1)
+        # as many trials as the group would have by itself
+        number = torch.arange(distance.shape[1], device=distance.device)
+        return total.masked_fill(number >= self.trials[:, None], torch.inf).argmin(1)
 
     def nearest(
         self, share: Float[Tensor, "group cluster point"]
