@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -164,26 +163,6 @@ def _write(file: Path, path: Path, potential: Potential, validation: Validation)
     from mcgm.files import replacing
 
     content = {"model": str(path), "dtype": str(potential.dtype).removeprefix("torch."), "smooth": potential.is_smooth}
-    content |= as_plain(validation)
+    content |= validation.plain()
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def as_plain(validation: Validation) -> dict[str, Any]:
-    """A validation as JSON values; figures that are not finite are text."""
-    rows = [
-        dataclasses.asdict(row) | {"measured": _finite(row.measured), "verdict": row.verdict} for row in validation.rows
-    ]
-    return {
-        "passed": validation.passed,
-        "effort": dataclasses.asdict(validation.effort),
-        "structures": list(validation.structures),
-        "left_out": list(validation.left_out),
-        "rows": rows,
-    }
-
-
-def _finite(value: float | None) -> float | str | None:
-    import math
-
-    return value if value is None or math.isfinite(value) else str(value)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from mcgm.errors import ConfigError
 from mcgm.potential import Potential
 from mcgm.registry import describe_backbone
 from mcgm.structure import Structure
 from mcgm.testing import agreement, bad_input, derivatives, dynamics, independence, limits, symmetry
-from mcgm.testing.predict import Deviation
+from mcgm.testing.flips import flip_scan
+from mcgm.testing.predict import Deviation, largest
 from mcgm.testing.subject import Subject
 from mcgm.testing.tolerances import Tolerance
 
@@ -105,6 +108,9 @@ def _batch_mates(subject: Subject, _: Subject) -> Figures:
 
 def _path(subject: Subject, structure: Structure) -> Figures:
     steps, step = subject.effort.path_steps, subject.effort.path_step
+    if isinstance(subject.double, Potential) and not subject.is_smooth:
+        flips = flip_scan(subject.double, structure, steps=steps, step=step)
+        return Figures((largest(np.abs(flips.residual)),), f"{structure.name}: {flips}")
     scan = derivatives.path_scan(subject.double, structure, steps=steps, step=step)
     jumps = f", {scan.jumps_per_angstrom:.3g} jumps/Å, mean {scan.mean_jump:.1e} eV" if scan.mean_jump else ""
     return Figures((scan.largest,), structure.name + jumps)

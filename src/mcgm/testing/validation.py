@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -79,9 +81,26 @@ class Validation:
         """Rows that did not pass."""
         return tuple(row for row in self.rows if not row.passed)
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON values; a figure that is not finite is text."""
+        return {
+            "passed": self.passed,
+            "effort": dataclasses.asdict(self.effort),
+            "structures": list(self.structures),
+            "left_out": list(self.left_out),
+            "rows": [
+                dataclasses.asdict(row) | {"measured": _finite(row.measured), "verdict": row.verdict}
+                for row in self.rows
+            ],
+        }
+
     def __str__(self) -> str:
         head = f"{'#':>2}  {'claim':<42} {'measured':>8} {'limit':>6} {'unit':<11} verdict"
         return "\n".join([head, *map(str, self.rows), f"{len(self.structures)} structures; {self.effort}"])
+
+
+def _finite(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 Watch = Callable[[Check, Sequence[Any]], Iterable[Any]]
