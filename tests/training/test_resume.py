@@ -28,6 +28,8 @@ SMALL = {
 }
 SCRIPT = Path(__file__).parent / "killed_training.py"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+KILLS = int(os.environ.get("MCGM_KILLS", "2"))
+"""For each variant; MCGM_KILLS=20 for a longer look."""
 SAME = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "schedule", "epoch", "global_step")
 
 
@@ -37,7 +39,7 @@ def start(*command):
 
 
 def finish(process):
-    text, _ = process.communicate(timeout=240)
+    text, _ = process.communicate(timeout=240 + 60 * KILLS)
     assert process.returncode == 0, text
     return text.split()
 
@@ -91,8 +93,6 @@ VARIANTS = {
     "random_by_epoch": {"model": {"long_range": "mcgm_random", "long_range_options": {"recluster": "epoch"}}},
     "checkpoint_per_epoch": {"model": {"long_range": "mcgm_paper"}, "training": {"checkpoint_minutes": None}},
 }
-KILLS = int(os.environ.get("MCGM_KILLS", "2"))
-"""For each variant; MCGM_KILLS=20 for a longer look."""
 
 
 @pytest.fixture
