@@ -39,6 +39,7 @@ class PotentialModule(lightning.LightningModule):
         self.forces = forces
         self.training_splitter = Splitter("training")
         self.validation_splitter = Splitter("validation")
+        self.clustering_splitter = Splitter("clustering of the training part")
         self.epoch_clusters: list[list[Hierarchies]] = []
         self.gradients: list[Tensor | None] = []
         self.clear_training()
@@ -96,9 +97,14 @@ class PotentialModule(lightning.LightningModule):
                 found = self.potential(batch, forces=False, generator=generator).clusters
             return by_structure(found, batch)
 
-        for data in self.trainer.datamodule.epoch_dataloader():  # type: ignore[attr-defined]
-            parts = in_parts(self.validation_splitter, self.potential, Portion(data.to(self.device)), clusters)
-            self.epoch_clusters.append([found for part in parts for found in part])
+        too_large = ""
+        try:
+            for data in self.trainer.datamodule.epoch_dataloader():  # type: ignore[attr-defined]
+                parts = in_parts(self.clustering_splitter, self.potential, Portion(data.to(self.device)), clusters)
+                self.epoch_clusters.append([found for part in parts for found in part])
+        except TooLargeError as error:
+            too_large = str(error)
+        raise_too_large(too_large)
 
     def _generator(self, number: int) -> torch.Generator:
         """A source of chance that depends on seed and number alone; rules draw from it by structure."""
