@@ -36,6 +36,7 @@ from mcgm.testing.symmetry import (
     translation,
 )
 from mcgm.testing.tolerances import DOUBLE, SINGLE, Tolerance, tolerance_for
+from mcgm.testing.trained import train_briefly
 from mcgm.testing.validation import Row, Validation, validate_potential
 from mcgm.testing.zoo import degenerate_structures, known, zoo
 
@@ -80,6 +81,7 @@ __all__ = [
     "stress_finite_differences",
     "supercell",
     "tolerance_for",
+    "train_briefly",
     "translation",
     "unlike_apart",
     "validate_potential",
