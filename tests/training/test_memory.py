@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
     command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("limited.py")), str(folder)]
     # every tensor in pages of its own, given back when it is freed: else the tasks live on what earlier ones left
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     return folder
 

@@ -70,9 +70,13 @@ def trained(tmp_path_factory, labelled):
         for name, model in MODELS.items()
     }
     runs = [*_start(folder, "one", recipes, ranks=1, batch=6), *_start(folder, "two", recipes, ranks=2, batch=3)]
-    for run in runs:
-        said, _ = run.communicate(timeout=400)
-        assert run.returncode == 0, said
+    try:
+        for run in runs:
+            said, _ = run.communicate(timeout=600)
+            assert run.returncode == 0, said
+    finally:
+        for run in runs:
+            run.kill()
     return folder
 
 
