@@ -106,6 +106,56 @@ def test_pairs_of_random_cells_are_those_of_a_slow_search(n_atoms, pbc, cell_see
     assert set(listed) == slow_pairs(structure, cutoff)
 
 
+@pytest.mark.parametrize(
+    ("cell", "pbc", "numbers", "reach"),
+    [
+        (np.array([[4.0, 0, 0], [400.0, 4.0, 0], [0, -400.0, 4.0]]), FULL, 4, 0.0),
+        (np.array([[4.0, 0, 0], [1e5, 4.0, 0], [0, 0, 5.0]]), (True, True, False), 4, 0.0),
+        (np.diag([1.9, 1e4, 1e4]), FULL, 3, 0.0),
+        (np.zeros((3, 3)), OPEN, 180, 1e6),
+        (np.diag([2.0, 2.6, 0.0]), (True, True, False), 3, 3e4),
+        (np.diag([0.0, 2.6, 0.0]), (False, True, False), 3, 1e5),
+    ],
+    ids=["skewed", "skewed slab", "thin", "open line", "slab after dynamics", "wire far away"],
+)
+def test_lattices_and_distances_at_which_a_search_would_hang_or_crash(cell, pbc, numbers, reach):
+    """Against the same lattice with short vectors, wrapped atoms, or no vacuum between distant parts."""
+    random = np.random.default_rng(numbers)
+    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    positions = np.outer(np.arange(numbers), [0.0, 0.0, 1.1]) + random.uniform(-0.1, 0.1, (numbers, 3))
+    near = Structure(numbers=np.full(numbers, 6), positions=positions, cell=short_vectors(cell), pbc=pbc)
+    axis = 1 if pbc == (False, True, False) else 0
+    steps = np.round(reach / cell[axis, axis]) * cell[axis, axis] if pbc[axis] else reach
+    moved = positions + np.outer(np.arange(numbers) % 2, np.eye(3)[axis]) * steps
+    far = Structure(numbers=near.numbers, positions=moved @ turn, cell=cell @ turn, pbc=pbc)
+    found = Batch.from_structures([far], cutoff=3.0, dtype=torch.float64).edges
+    expected = Batch.from_structures([near], cutoff=3.0, dtype=torch.float64).edges
+    same_part = np.ones(len(expected.length), dtype=bool)
+    if not any(pbc):
+        same_part = ((expected.source - expected.target) % 2 == 0).numpy()
+    lengths = expected.length[torch.from_numpy(same_part)]
+    torch.testing.assert_close(found.length.sort().values, lengths.sort().values, rtol=0, atol=1e-8)
+
+
+def short_vectors(cell):
+    """The lattices above without their skew and without more vacuum than the cutoff needs."""
+    return np.diag(np.minimum(np.diagonal(cell), 20.0))
+
+
+def test_more_neighbors_than_any_material_has_are_refused_before_they_are_listed():
+    small = Structure(numbers=[6], positions=[[0, 0, 0]], cell=0.12 * np.eye(3), pbc=True, name="dense")
+    with pytest.raises(StructureError, match=r"'dense': about .* neighbours per atom within 6 Å.*unit of length"):
+        find_neighbors([small], 6.0)
+    clump = Structure(numbers=np.full(3000, 1), positions=np.random.default_rng(0).uniform(0, 3, (3000, 3)))
+    with pytest.raises(StructureError, match="about 2,999 neighbours per atom"):
+        find_neighbors([clump], 6.0)
+    salt = Structure(
+        numbers=np.full(8, 11), positions=np.zeros((8, 3)) + np.arange(8)[:, None], cell=4 * np.eye(3), pbc=True
+    )
+    with pytest.raises(StructureError, match="apart"):
+        find_neighbors([salt], 12.0)
+
+
 def test_a_ragged_batch_lists_the_pairs_of_each_structure_alone():
     structures = [
         random_structure(5, np.zeros((3, 3)), OPEN, 1),

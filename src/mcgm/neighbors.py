@@ -24,9 +24,9 @@ TOO_CLOSE = 0.1
 DENSE_UP_TO = 160
 """Open molecules up to this many atoms are searched together as one padded array; larger ones by cell lists."""
 
-MOST_BOXES = 50_000
-"""Larger structures are searched by a tree: above 100,000 vesin 0.6 scales its grid down and divides by zero (SIGFPE)
-where one axis is short."""
+MOST_BOXES, MOST_OPEN_BOXES = 50_000, 200
+"""Boxes of the cutoff's size, in all and along the open axes of a slab or wire; more are searched by a tree. Above
+100,000 vesin 0.6 divides by zero (SIGFPE) where one axis is short; in slabs and wires its time grows with empty space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,29 +88,31 @@ def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
     cell, operation = reduced_cell(structure)
     _refuse_short_vectors(structure, cell)
     refuse_dense(structure, cell, cutoff)
-    if _boxes(structure, cell, cutoff) > MOST_BOXES:
-        pairs, distance = _search_images(structure, cell, cutoff)
+    # vesin 0.6 takes forever where atoms of a slab are many cells apart, as after dynamics
+    wraps = np.floor(structure.positions @ np.linalg.pinv(cell)).astype(np.int64) * structure.pbc
+    inside = structure.positions - wraps @ cell
+    length = heights(cell, structure.pbc)
+    extent = np.where(structure.pbc, length, np.linalg.norm(np.ptp(inside, axis=0)))
+    boxes = np.maximum(extent / cutoff, 1.0)
+    if np.prod(boxes) > MOST_BOXES or (structure.pbc.any() and np.prod(boxes[~structure.pbc]) > MOST_OPEN_BOXES):
+        shifts = translations(np.floor(cutoff / length) + structure.pbc)
+        (i, j, image), distance = _search_images(inside, cell, shifts, cutoff)
     else:
         search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
-        i, j, image, distance = search.compute(structure.positions, cell, structure.pbc, "ijSd")
-        pairs = Pairs(i.astype(np.int64), j.astype(np.int64), image.astype(np.int64))
-    _refuse_overlaps(structure, pairs.target, pairs.source, distance)
-    i, j, image = _canonical(pairs.target, pairs.source, pairs.image @ operation)
+        i, j, image, distance = search.compute(inside, cell, structure.pbc, "ijSd")
+    _refuse_overlaps(structure, i, j, distance)
+    i, j = i.astype(np.int64), j.astype(np.int64)
+    i, j, image = _canonical(i, j, (image.astype(np.int64) + wraps[i] - wraps[j]) @ operation)
     return Pairs(i + offset, j + offset, image)
 
 
-def _boxes(structure: Structure, cell: np.ndarray, cutoff: float) -> float:
-    """Boxes of the cutoff's size that hold the structure."""
-    extent = np.linalg.norm(np.ptp(structure.positions, axis=0))
-    length = np.where(structure.pbc, heights(cell, structure.pbc), extent)
-    return float(np.prod(np.maximum(length / cutoff, 1.0)))
-
-
-def _search_images(structure: Structure, cell: np.ndarray, cutoff: float) -> tuple[Pairs, np.ndarray]:
+def _search_images(
+    inside: Float[np.ndarray, "atom 3"],
+    cell: Float[np.ndarray, "3 3"],
+    shifts: Int[np.ndarray, "image 3"],
+    cutoff: float,
+) -> tuple[Pairs, Float[np.ndarray, "edge"]]:
     """By a tree over atoms and their images: slower than boxes, but free space costs nothing."""
-    wraps = np.floor(structure.positions @ np.linalg.pinv(cell)).astype(np.int64) * structure.pbc
-    inside = structure.positions - wraps @ cell
-    shifts = translations(np.floor(cutoff / heights(cell, structure.pbc)) + structure.pbc)
     images = (inside + (shifts @ cell)[:, None]).reshape(-1, 3)
     near = ((images > inside.min(axis=0) - cutoff) & (images < inside.max(axis=0) + cutoff)).all(axis=1)
     where = np.flatnonzero(near)
@@ -118,8 +120,7 @@ def _search_images(structure: Structure, cell: np.ndarray, cutoff: float) -> tup
     i, copy, distance = found["i"].astype(np.int64), where[found["j"]], found["v"]
     j, shift = copy % len(inside), shifts[copy // len(inside)]
     pair = (distance < cutoff) & ((i != j) | shift.any(axis=1))
-    i, j, shift = i[pair], j[pair], shift[pair]
-    return Pairs(i, j, shift + wraps[i] - wraps[j]), distance[pair]
+    return Pairs(i[pair], j[pair], shift[pair]), distance[pair]
 
 
 def _canonical(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> Pairs:
