@@ -26,7 +26,7 @@ DENSE_UP_TO = 160
 
 MOST_BOXES, MOST_OPEN_BOXES = 50_000, 200
 """Boxes of the cutoff's size, in all and along the open axes of a slab or wire; more are searched by a tree. Above
-100,000 vesin 0.6 divides by zero (SIGFPE) where one axis is short; in slabs and wires its time grows with empty space."""
+100,000 vesin 0.6 divides by zero (SIGFPE) where one axis is short; in slabs and wires empty space takes its time."""
 
 
 @dataclass(frozen=True, eq=False)
