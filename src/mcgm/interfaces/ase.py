@@ -148,8 +148,8 @@ def _structure(atoms: Atoms) -> Structure:
         positions=atoms.positions.copy(),
         cell=np.array(atoms.cell),
         pbc=atoms.pbc,
-        charge=float(atoms.info.get("charge", 0.0)),
-        spin=float(atoms.info.get("spin", 0.0)),
+        charge=atoms.info.get("charge", 0.0),
+        spin=atoms.info.get("spin", 0.0),
         name=str(atoms.symbols),
     )
 
