@@ -43,9 +43,11 @@ def test_the_energy_is_the_sum_of_its_parts(long_range, dtype):
     batch = make_batch(dtype)
     prediction = make(long_range, dtype)(batch)
     total = torch.zeros(3, dtype=torch.float64).index_add(0, batch.molecule, prediction.atom_energy)
-    torch.testing.assert_close(prediction.energy, total + prediction.cluster_energy - 3.3, rtol=1e-14, atol=0)
+    total = total + prediction.cluster_energy + prediction.electrostatic_energy - 3.3
+    torch.testing.assert_close(prediction.energy, total, rtol=1e-14, atol=0)
     assert prediction.energy.dtype == torch.float64
-    assert (prediction.cluster_energy == 0).all() == (long_range == "none")
+    assert (prediction.cluster_energy == 0).all() == (long_range in ("none", "charges"))
+    assert (prediction.electrostatic_energy == 0).all() == ("charges" not in long_range)
 
 
 def test_cluster_energies_are_those_of_the_last_layers_clusters_times_the_scale():
