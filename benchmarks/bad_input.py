@@ -2,7 +2,7 @@
 
 python benchmarks/bad_input.py [structures files]
 
-The cases are those of `tests/bad_input`. They run in processes of their own, with 8 GiB of memory and 60 s a case, so
+The cases are those of `tests/bad_input`. They run in processes of their own, with 8 GiB of memory and 120 s a case, so
 that a crash of the process and a hang are counted and told like every other failure.
 """
 
@@ -26,7 +26,7 @@ from types import ModuleType
 from side_by_side import store
 
 CASES = Path(__file__).parents[1] / "tests" / "bad_input"
-CHUNK, SECONDS, MEMORY = 500, 60, 8 * 2**30
+CHUNK, SECONDS, MEMORY = 500, 120, 8 * 2**30
 
 
 def cases_of(kind: str) -> ModuleType:
@@ -71,7 +71,7 @@ def examine(kind: str, count: int, chunk: int) -> None:
         try:
             tell({"outcome": examined(case)})
         except BaseException as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
+            where = traceback.extract_tb(error.__traceback__)[-2 if isinstance(error, TimeoutError) else -1]
             text = f"{type(error).__name__}: {error}"[:300]
             tell({"outcome": "crashed", "error": text, "at": f"{Path(where.filename).name}:{where.lineno}"})
         finally:
@@ -115,11 +115,10 @@ def count_outcomes(kind: str, wanted: int) -> dict[str, object]:
     while outcomes.total() < wanted:
         chunk += 1
         with tempfile.TemporaryFile() as records:
-            # as many again as the rest: what hypothesis generates twice it does not run twice
             command = [sys.executable, __file__, "--chunk", kind, str(CHUNK), str(chunk), str(records.fileno())]
             process = subprocess.Popen(command, pass_fds=[records.fileno()], stdout=subprocess.DEVNULL)
             try:
-                process.wait(timeout=SECONDS * CHUNK / 10)
+                process.wait(timeout=SECONDS * CHUNK / 20)
             except subprocess.TimeoutExpired:  # a hang that no signal reaches
                 process.kill()
                 process.wait()

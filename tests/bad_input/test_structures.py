@@ -1,4 +1,4 @@
-"""Any structure gives an answer that holds or an error that names it: a repeatable sample of `benchmarks/bad_input.py`."""
+"""Any structure gives an answer that holds or an error that names it: a sample of `benchmarks/bad_input.py`."""
 
 import importlib.util
 from pathlib import Path
