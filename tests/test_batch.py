@@ -73,6 +73,23 @@ def test_a_move_takes_every_tensor_along_with_the_index(long_range, target):
     assert moved.device.type == "meta"
 
 
+@pytest.mark.parametrize("shift", [1e3, 3e5])
+def test_single_precision_keeps_bonds_far_from_the_origin(shift):
+    """Float32 resolves 0.03 Å at 3 x 10^5 Å; what the cast takes from an edge is kept beside it."""
+    water, far = molecule("H2O"), molecule("H2O")
+    far.positions += np.array([shift, -shift, shift])
+    near, moved = (Batch.from_atoms([atoms], cutoff=3.0) for atoms in (water, far))
+    assert moved.positions.dtype == moved.edges.vector.dtype == torch.float32
+    torch.testing.assert_close(moved.edges.vector, near.edges.vector, rtol=0, atol=3e-7)
+    exact = Batch.from_atoms([far], cutoff=3.0, dtype=torch.float64)
+    for way in (exact.to(torch.float32), exact.to(torch.float32).to("cpu"), moved.to(torch.float64)):
+        torch.testing.assert_close(way.edges.vector.float(), near.edges.vector, rtol=0, atol=3e-7)
+    potential = build(cutoff=3.0).eval()
+    first, second = potential(near), potential(moved)
+    torch.testing.assert_close(second.energy, first.energy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.forces, first.forces, rtol=0, atol=1e-4)
+
+
 def test_nested_items_are_moved_and_other_values_kept():
     assert to((torch.ones(1), (torch.ones(1, dtype=torch.long), "name", None)), torch.float64) == (
         torch.ones(1, dtype=torch.float64),
