@@ -155,7 +155,7 @@ def _array(structure: Structure, name: str, value: Any, shape: tuple[int, ...] |
 def _real_numbers(structure: Structure, name: str, value: Any) -> np.ndarray:
     """A float64 copy; text, complex numbers, objects and masked entries are refused instead of converted silently."""
     try:
-        raw = np.array(value, copy=True)
+        raw = np.asarray(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise StructureError(f"{structure}: {name} is not an array of numbers: {error}.") from error
     if raw.dtype.kind not in REAL_KINDS:

@@ -184,7 +184,7 @@ def cases(draw) -> dict[str, Any]:
     for fault in faults:
         try:
             fields |= FAULTS[fault](random, fields)
-        except (TypeError, ValueError):  # a second fault on what the first one left
+        except (TypeError, ValueError, RuntimeError, Warning):  # a second fault on what the first one left
             continue
     potential = draw(
         st.sampled_from(["schnet, float32", "schnet, float64", "dimenet++, float32", "dimenet++, float64"])
