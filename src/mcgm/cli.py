@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("mcgm.commands.train", "train a potential from a recipe or a data file"),
     "evaluate": ("mcgm.commands.evaluate", "errors of a model on labelled data"),
     "predict": ("mcgm.commands.predict", "energies and forces of structures in a file"),
+    "md": ("mcgm.commands.md", "molecular dynamics at constant energy or temperature; can be resumed"),
+    "relax": ("mcgm.commands.relax", "relax structures, and their cells"),
     "check": ("mcgm.commands.check", "what a model promises, measured: symmetries, derivatives, dynamics"),
     "compare": ("mcgm.commands.compare", "variants x seeds under one budget: table, figures, report.html"),
     "report": ("mcgm.commands.report", "write the report of a finished comparison again"),

@@ -43,6 +43,16 @@ def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
             raise DataError(f"{where}: {error}") from error
 
 
+def read_atoms(path: Path) -> Iterator[Atoms]:
+    """ASE's own objects one at a time, with whatever the file has beside structure and labels, such as momenta.
+
+    Raises:
+        DataError: ASE cannot read the file.
+    """
+    for _, atoms in _frames(path):
+        yield atoms
+
+
 def keys_ase(path: Path) -> list[str]:
     """Keys of the first structure: stored results, `atoms.info` and `atoms.arrays`."""
     _, first = next(_frames(path), (None, None))

@@ -1,0 +1,1 @@
+"""Molecular dynamics and relaxation on ASE's integrators, with records that outlive a killed process."""

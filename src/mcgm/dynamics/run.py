@@ -1,0 +1,196 @@
+"""A simulation from its first step, or from the last frame that a killed one finished, to its last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from mcgm.dynamics.record import Record, Row, State, read_state
+from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
+from mcgm.errors import ConfigError, StructureError
+from mcgm.interfaces.ase import JUMPS, MCGMCalculator
+from mcgm.interfaces.clusters import ClusterChoice, FrozenClusters
+from mcgm.potential import Potential
+
+Watch = Callable[[int, Row], None]
+"""Told about every frame: steps done, and its line in the log."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where velocities came from, at which step this process began, and searches of neighbours in the whole run."""
+
+    velocities: str
+    begun_at: int
+    rebuilds: int
+
+
+def simulate(
+    potential: Potential,
+    atoms: Atoms,
+    folder: Path,
+    settings: Settings,
+    *,
+    steps: int,
+    model: str = "",
+    resume: bool = False,
+    watch: Watch = lambda step, row: None,
+) -> Outcome:
+    """Move the atoms and record every `settings.every` steps, and the last one, in `folder`.
+
+    With `resume`, go on after the last finished frame: momenta, random numbers and order of neighbours are those of
+    an uninterrupted run, bit for bit with the same number of threads. Without such a frame, begin.
+
+    Args:
+        model: what identifies the potential; another one is not gone on with.
+
+    Raises:
+        ConfigError: a potential that jumps; a folder in use, or of a run with other settings.
+        StructureError: energy or forces are not finite, or atoms meet.
+    """
+    if steps < 1:
+        raise ConfigError(f"{steps} steps: required: at least 1.")
+    inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
+    state = _state(folder, inputs, steps, resume)
+    chance = np.random.default_rng(settings.seed)
+    atoms = atoms.copy()
+    calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype)
+    velocities = (
+        "from the file"
+        if atoms.has("momenta")
+        else f"Maxwell-Boltzmann, {settings.temperature_K:g} K, seed {settings.seed}"
+    )
+    if not atoms.has("momenta"):
+        give_velocities(atoms, settings.temperature_K, chance)
+    atoms.calc = calculator
+    if state is not None:
+        _restore(atoms, chance, state)
+    run = _Run(atoms, calculator, chance, settings, inputs, state)
+    record = Record(folder, state)
+    try:
+        run.go(steps, record, watch)
+    finally:
+        record.close()
+    return Outcome(velocities, 0 if state is None else state.step, run.rebuilds)
+
+
+def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: str) -> MCGMCalculator:
+    """The calculator whose clusters are made at every frame ("fresh"), or are those of `atoms` ("frozen").
+
+    Raises:
+        ConfigError: a potential that jumps, or frozen clusters of one that does not.
+    """
+    if clusters == "fresh" and not potential.is_smooth:
+        raise ConfigError(f"{JUMPS} Here: --clusters frozen.")
+    choice: str | ClusterChoice = FrozenClusters(at=atoms) if clusters == "frozen" else clusters
+    return MCGMCalculator(potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice)
+
+
+def fingerprint(atoms: Atoms) -> str:
+    """Digest of everything about the atoms that dynamics depends on."""
+    digest = hashlib.sha256()
+    momenta = atoms.arrays.get("momenta", np.zeros(0))
+    for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_masses(), momenta):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    others = [atoms.info.get("charge", 0.0), atoms.info.get("spin", 0.0), [c.todict() for c in atoms.constraints]]
+    digest.update(repr(others).encode())
+    return digest.hexdigest()
+
+
+def _state(folder: Path, inputs: dict[str, Any], steps: int, resume: bool) -> State | None:
+    state = read_state(folder)
+    if state is None:
+        return None
+    if not resume:
+        raise ConfigError(f"{folder}: holds a simulation. Go on with --resume, or choose another folder.")
+    for key, value in inputs.items():
+        if state.inputs.get(key) != value:
+            said = "is another one" if key in ("structure", "model") else f"was {state.inputs.get(key)}, now {value}"
+            raise ConfigError(f"{folder}: cannot be gone on with, {key} {said}. Choose another folder.")
+    if state.step > steps:
+        raise ConfigError(f"{folder}: has {state.step} steps already, more than the {steps} asked for.")
+    return state
+
+
+def _restore(atoms: Atoms, chance: np.random.Generator, state: State) -> None:
+    """The neighbours are searched where they were searched last, then everything is put back."""
+    atoms.set_positions(state.searched, apply_constraint=False)
+    atoms.get_potential_energy()
+    atoms.set_positions(state.positions, apply_constraint=False)
+    atoms.set_momenta(state.momenta, apply_constraint=False)
+    chance.bit_generator.state = state.random
+
+
+class _Run:
+    """A simulation in progress."""
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        calculator: MCGMCalculator,
+        chance: np.random.Generator,
+        settings: Settings,
+        inputs: dict[str, Any],
+        state: State | None,
+    ) -> None:
+        self.atoms, self.calculator, self.chance = atoms, calculator, chance
+        self.settings, self.inputs = settings, inputs
+        self.earlier = 0 if state is None else state.rebuilds - calculator.rebuilds
+        self.searched = atoms.positions.copy() if state is None else np.array(state.searched)
+        self.searches = calculator.rebuilds
+        self.integrator = THERMOSTATS[settings.thermostat].integrator(atoms, settings, chance)
+        self.integrator.nsteps = 0 if state is None else state.step
+
+    @property
+    def rebuilds(self) -> int:
+        """Searches of neighbours, those of earlier processes included."""
+        return self.earlier + self.calculator.rebuilds
+
+    def go(self, steps: int, record: Record, watch: Watch) -> None:
+        """All steps that are left."""
+        begun_at = self.integrator.nsteps
+        try:
+            for _ in self.integrator.irun(steps - begun_at):
+                step = self.integrator.nsteps
+                self._note_search()
+                wanted = step % self.settings.every == 0 or step == steps
+                if wanted and (step > begun_at or step == 0):
+                    row = self._row(step)
+                    record.write(self.atoms, row, self._state(step))
+                    watch(step, row)
+        except StructureError as error:
+            raise StructureError(f"step {self.integrator.nsteps}: {error} The frames until then are kept.") from error
+
+    def _note_search(self) -> None:
+        if self.calculator.rebuilds != self.searches:
+            self.searches, self.searched = self.calculator.rebuilds, self.atoms.positions.copy()
+
+    def _row(self, step: int) -> Row:
+        potential, kinetic = float(self.atoms.get_potential_energy()), float(self.atoms.get_kinetic_energy())
+        if not np.isfinite(potential + kinetic):
+            raise StructureError(
+                f"energy is not finite ({potential} + {kinetic} eV). Is the model trained for this structure, and "
+                f"the time step of {self.settings.timestep_fs:g} fs short enough?"
+            )
+        time_fs = step * self.settings.timestep_fs
+        return Row(time_fs, potential, kinetic, potential + kinetic, float(self.atoms.get_temperature()))
+
+    def _state(self, step: int) -> State:
+        return State(
+            inputs=self.inputs,
+            step=step,
+            positions=self.atoms.positions.tolist(),
+            momenta=self.atoms.get_momenta().tolist(),
+            searched=self.searched.tolist(),
+            rebuilds=self.rebuilds,
+            random=dict(self.chance.bit_generator.state),
+            trajectory_bytes=0,
+            log_bytes=0,
+        )
