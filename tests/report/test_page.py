@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ import pytest
 from mcgm.errors import DataError
 from mcgm.report import read_results, report_command, write_report
 from mcgm.report.drawing import svg_file
-from mcgm.report.figures import learning_curves, variant_colors
+from mcgm.report.figures import cluster_stability, learning_curves, variant_colors
 from mcgm.report.summary import summarize
 from mcgm.report.table import columns
 from mcgm.report.view import asset, json_in_html, script_in_html
@@ -123,6 +124,23 @@ def test_one_seed_without_forces_and_clusters_gives_a_report(tmp_path, cell_writ
     assert "script" not in page.tags
     assert "Nothing is compared" in page.text
     assert not (tmp_path / "report_figures" / "force_parity.svg").exists()
+
+
+def test_stability_of_clusters_is_drawn_for_the_levels_that_some_run_has(tmp_path, result_maker):
+    local = result_maker("schnet", 0, 0.2)
+    levels = ((), (2,), (2, 3), (2, 3))
+    curves = [
+        dataclasses.replace(point, rand_index=(0.4, 0.9)[: len(known)], rand_index_levels=known)
+        for point, known in zip(local.curves, levels, strict=True)
+    ]
+    clustered = result_maker("schnet_mcgm", 0, 0.1, curves=curves)
+    groups = {"schnet": [local], "schnet_mcgm": [clustered]}
+    panels = cluster_stability(groups, variant_colors(list(groups))).axes
+    lines = [[line.get_xydata().tolist() for line in panel.lines] for panel in panels]
+    assert lines == [[[[2, 0.4], [3, 0.4], [4, 0.4]]], [[[3, 0.9], [4, 0.9]]]]
+    assert cluster_stability({"schnet": [local]}, {}) is None
+    dataclasses.replace(clustered, reference=None).save(tmp_path / "cells/schnet_mcgm-0.json")
+    assert "Stability of clusters" in write(tmp_path / "cells", tmp_path)
 
 
 def test_results_alone_give_a_report(tmp_path, result_maker):

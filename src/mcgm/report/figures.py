@@ -1,4 +1,4 @@
-"""Figures of a report: learning curves, parity, error against molecule size.
+"""Figures of a report: learning curves, stability of clusters, parity, error against molecule size.
 
 Figures are made directly, never through pyplot, so no global state of matplotlib is touched.
 """
@@ -52,6 +52,32 @@ def learning_curves(groups: Mapping[str, Sequence[RunResult]], colors: Mapping[s
         panel.set(xlabel="Epoch", ylabel=title)
     legend(figure, axes[0])
     return figure
+
+
+def cluster_stability(groups: Mapping[str, Sequence[RunResult]], colors: Mapping[str, str]) -> Figure | None:
+    """Adjusted Rand index of each level's clusters against those of the validation before, over epochs.
+
+    Mean over seeds, and their range as a band. `None` when no run has clusters that can change.
+    """
+    points = [point for runs in groups.values() for run in runs for point in run.curves]
+    levels = sorted({level for point in points for level in point.rand_index_levels})
+    if not levels:
+        return None
+    figure, axes = panels(len(levels))
+    for panel, level in zip(axes, levels, strict=True):
+        for variant, runs in groups.items():
+            epochs, indices = _common_epochs(runs, lambda point, level=level: _rand_index(point, level))
+            _mean_and_range(panel, epochs, indices, colors[variant], runs[0].label)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        panel.set(xlabel="Epoch", ylabel=f"Adjusted Rand index, level {level}")
+        panel.set_ylim(top=1.02)
+    # a variant may lack some levels: the legend comes from the panel that has most of them
+    legend(figure, max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1])))
+    return figure
+
+
+def _rand_index(point: CurvePoint, level: int) -> float | None:
+    return dict(zip(point.rand_index_levels, point.rand_index, strict=True)).get(level)
 
 
 def energy_parity(

@@ -11,7 +11,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mcgm.report.drawing import inline_svg, png_file, svg_file
-from mcgm.report.figures import energy_parity, error_by_size, force_parity, learning_curves, variant_colors
+from mcgm.report.figures import (
+    cluster_stability,
+    energy_parity,
+    error_by_size,
+    force_parity,
+    learning_curves,
+    variant_colors,
+)
 from mcgm.report.files import write_whole
 from mcgm.report.predictions import ClusteredMolecule, Predictions, load_molecules
 from mcgm.report.result import RunResult
@@ -89,7 +96,10 @@ def _figures(groups: Groups, folder: Path, colors: Mapping[str, str]) -> dict[st
     predictions = {variant: items for variant, items in predictions.items() if items}
     first = {variant: items[0] for variant, items in predictions.items()}
     labels = _labels(groups)
-    figures: dict[str, Figure | None] = {"learning_curves": learning_curves(groups, colors)}
+    figures: dict[str, Figure | None] = {
+        "learning_curves": learning_curves(groups, colors),
+        "cluster_stability": cluster_stability(groups, colors),
+    }
     if first:
         figures["energy_parity"] = energy_parity(first, labels, colors)
         figures["force_parity"] = force_parity(first, labels, colors)

@@ -23,6 +23,11 @@ class CurvePoint:
 
     `epoch` counts finished epochs, `step` optimiser steps, `seconds` wall time since the start of training with the
     time of validation in it. Validation errors are those of the weights that would be saved (EMA where it is used).
+    `rand_index` is the adjusted Rand index of the clusters against those of the validation before, for each of the
+    `rand_index_levels` (1 the lowest); empty at the first validation, and without clusters that can change.
+
+    Raises:
+        DataError: a field of the wrong type, or not one index for each level.
     """
 
     epoch: float
@@ -32,16 +37,24 @@ class CurvePoint:
     train_loss: float | None
     val_energy_mae_mev: float
     val_force_mae_mev_per_A: float | None = None
+    rand_index: tuple[float, ...] = ()
+    rand_index_levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if len(self.rand_index) != len(self.rand_index_levels):
+            raise DataError(
+                f"CurvePoint: {len(self.rand_index)} values in rand_index; required: {len(self.rand_index_levels)}, "
+                "one for each of rand_index_levels."
+            )
 
 
 @dataclass(frozen=True)
 class Metrics:
     """Errors on the test set; the mean is over structures for energies, over Cartesian components for forces.
 
-    `Predictions.metrics` computes them. Force errors are `None` when the data hold no forces.
+    `Predictions.metrics` computes them. Force errors are `None` when the data hold no forces,
+    those of charges (milli-e) and dipoles (milli-eÅ, per component) when data or model have none.
     """
 
     n_structures: int
@@ -50,6 +63,8 @@ class Metrics:
     energy_rmse_mev: float
     force_mae_mev_per_A: float | None = None
     force_rmse_mev_per_A: float | None = None
+    charge_mae_me: float | None = None
+    dipole_mae_meA: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

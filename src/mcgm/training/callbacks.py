@@ -18,6 +18,7 @@ from mcgm.report.result import CurvePoint
 from mcgm.training.metrics import ErrorSums
 from mcgm.training.module import PotentialModule
 from mcgm.training.progress import Reporter, State
+from mcgm.training.stability import COLUMN, ClusterStability
 
 BAR_EVERY = 5
 """steps between two updates of the running errors."""
@@ -63,6 +64,7 @@ class Recorder(Callback):
         self.waited = 0
         self.started = time.monotonic()
         self.spent = 0.0
+        self.stability = ClusterStability()
 
     @property
     def seconds(self) -> float:
@@ -72,8 +74,7 @@ class Recorder(Callback):
     @property
     def curves(self) -> tuple[CurvePoint, ...]:
         """The rows as the report wants them."""
-        names = CurvePoint.__dataclass_fields__
-        return tuple(CurvePoint(**{key: row[key] for key in names}) for row in self.rows)
+        return tuple(_curve_point(row) for row in self.rows)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; a training that had stopped early stays stopped."""
@@ -96,7 +97,9 @@ class Recorder(Callback):
         loss = pl_module.validation_loss()
         errors = pl_module.validation_errors.reduced()
         pl_module.schedule.observe(loss)
-        self.rows.append(self._row(trainer, pl_module, loss, errors))
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        stability = self.stability.observe(pl_module.potential, data.val, data.collate)
+        self.rows.append(self._row(trainer, pl_module, loss, errors) | stability)
         pl_module.clear_training()
         self.waited = 0 if loss < self.best else self.waited + 1
         if trainer.is_global_zero:
@@ -157,9 +160,18 @@ class Recorder(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What must be restored to go on as before."""
-        return {"rows": self.rows, "best": self.best, "waited": self.waited, "spent": self.seconds}
+        labels = self.stability.labels
+        return {"rows": self.rows, "best": self.best, "waited": self.waited, "spent": self.seconds, "labels": labels}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.rows, self.best, self.waited = state_dict["rows"], state_dict["best"], state_dict["waited"]
         self.spent = state_dict["spent"]
+        self.stability.labels = state_dict.get("labels")
+
+
+def _curve_point(row: dict[str, Any]) -> CurvePoint:
+    indices = {int(key.removeprefix(COLUMN)): row[key] for key in row if key.startswith(COLUMN)}
+    known = {level: value for level, value in indices.items() if value is not None}
+    plain = {key: row[key] for key in CurvePoint.__dataclass_fields__ if key in row}
+    return CurvePoint(**plain, rand_index=tuple(known.values()), rand_index_levels=tuple(known))

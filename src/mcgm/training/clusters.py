@@ -13,6 +13,7 @@ from mcgm.data import Dataset
 from mcgm.long_range.base import Clusters
 from mcgm.potential import Potential
 from mcgm.report.predictions import ClusteredMolecule, ClusterLevel
+from mcgm.segments import take
 from mcgm.structure import Structure
 
 SHOWN = 4
@@ -41,27 +42,41 @@ def _clustered(potential: Potential, structure: Structure, place: int) -> Cluste
     return ClusteredMolecule(
         name=structure.name or f"structure {place}",
         numbers=tuple(int(z) for z in structure.numbers),
-        positions=tuple(tuple(round(float(x), 4) for x in row) for row in structure.positions),
-        levels=_levels(last, structure.numbers),
+        positions=plain_positions(structure),
+        levels=cluster_levels(last, structure.numbers),
     )
 
 
-def _levels(last: tuple[Clusters, ...], numbers: np.ndarray) -> tuple[ClusterLevel, ...]:
-    """Labels followed upwards from the atoms, level by level."""
-    levels = []
+def plain_positions(structure: Structure) -> tuple[tuple[float, ...], ...]:
+    """Å, rounded for a page."""
+    return tuple(tuple(round(float(x), 4) for x in row) for row in structure.positions)
+
+
+def atom_labels(levels: tuple[Clusters, ...]) -> tuple[Int[Tensor, "atom"], ...]:
+    """The cluster of each atom at every level of one layer: largest weights, followed upwards from the atoms."""
+    labels: list[Tensor] = []
+    for clusters in levels:
+        upwards = clusters.assignment.labels
+        labels.append(take(upwards, labels[-1]) if labels else upwards)
+    return tuple(labels)
+
+
+def cluster_levels(levels: tuple[Clusters, ...], numbers: np.ndarray) -> tuple[ClusterLevel, ...]:
+    """Labels of one structure's atoms, followed upwards level by level, with the weight of each last step."""
+    found = []
     node = torch.arange(len(numbers))
-    for clusters in last:
+    for clusters, labels in zip(levels, atom_labels(levels), strict=True):
         assignment = clusters.assignment
-        weight = _largest_weight(assignment.weight.cpu(), assignment.member.cpu(), assignment.members)[node]
-        node = assignment.labels.cpu()[node]
-        levels.append(
+        weight = take(_largest_weight(assignment.weight.cpu(), assignment.member.cpu(), assignment.members), node)
+        node = labels.cpu()
+        found.append(
             ClusterLevel(
                 label=tuple(node.tolist()),
                 weight=tuple(round(float(w), 4) for w in weight),
                 names=_element_names(node.numpy(), numbers),
             )
         )
-    return tuple(levels)
+    return tuple(found)
 
 
 def _largest_weight(weight: Float[Tensor, "row"], member: Int[Tensor, "row"], members: int) -> Float[Tensor, "member"]:
