@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, chemical_symbols
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from mcgm.derivatives import differentiate
 from mcgm.errors import StructureError
 from mcgm.long_range.base import Clusters, LongRangeSpec
 from mcgm.long_range.mcgm.assignment import Assignment
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 
@@ -58,11 +58,16 @@ class Energies:
     clusters: tuple[tuple[Clusters, ...], ...]
     electrostatic_energy: Float[Tensor, "molecule"]
     charges: Float[Tensor, "atom"] | None
+    dipole: Float[Tensor, "molecule 3"] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction(Energies):
-    """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level, charges (e) if any."""
+    """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level.
+
+    For blocks with charges (e) also the dipoles of their atoms (eÅ), about the centre of mass; of a periodic structure
+    they depend on the images that were given.
+    """
 
     forces: Float[Tensor, "atom 3"] | None = None
     stress: Float[Tensor, "molecule 3 3"] | None = None
@@ -146,6 +151,11 @@ class Potential(nn.Module):
         """Whether the energy is a smooth function of the positions, as dynamics needs."""
         return self.specification.is_smooth
 
+    @property
+    def has_charges(self) -> bool:
+        """Whether it predicts charges and dipoles."""
+        return self.specification.has_charges
+
     def index(self, batch: Batch) -> Batch:
         """The batch with all index tensors that this potential needs, so that `forward` does no counting.
 
@@ -196,13 +206,14 @@ class Potential(nn.Module):
         atom_energy = self.references(batch.numbers) + shift + scale * backbone.atom_energies(state).double()
         cluster_energy = scale * segment_sum(added.energy.double(), added.molecule, batch.n_molecules)
         local_energy = segment_sum(atom_energy, batch.molecule, batch.n_molecules)
-        electrostatic_energy, charges = torch.zeros_like(cluster_energy), None
+        electrostatic_energy, charges, dipole = torch.zeros_like(cluster_energy), None, None
         if added.electrostatics is not None:
             charges = added.electrostatics.charges
             coulomb = added.electrostatics.energy.double()
             electrostatic_energy = segment_sum(coulomb, batch.molecule, batch.n_molecules)
+            dipole = _dipole(batch, charges)
         energy = self.references.intercept + local_energy + cluster_energy + electrostatic_energy
-        return Energies(energy, atom_energy, cluster_energy, added.clusters, electrostatic_energy, charges)
+        return Energies(energy, atom_energy, cluster_energy, added.clusters, electrostatic_energy, charges, dipole)
 
     def forward(
         self,
@@ -253,6 +264,15 @@ class Potential(nn.Module):
         """Type signature: what comes in, what goes out."""
         count = sum(p.numel() for p in self.parameters())
         return f"atoms within {self.cutoff:g} Å -> eV, eV/Å; {count:,} parameters, smooth={self.is_smooth}"
+
+
+def _dipole(batch: Batch, charges: Float[Tensor, "atom"]) -> Float[Tensor, "molecule 3"]:
+    """Sum of charge times position about the centre of mass."""
+    mass = torch.as_tensor(atomic_masses, dtype=charges.dtype, device=batch.device)[batch.numbers]
+    moment = segment_sum(mass[:, None] * batch.positions, batch.molecule, batch.n_molecules)
+    center = moment / segment_sum(mass, batch.molecule, batch.n_molecules)[:, None]
+    arm = batch.positions - take(center, batch.molecule)
+    return segment_sum(charges[:, None] * arm, batch.molecule, batch.n_molecules)
 
 
 def _fields(energies: Energies) -> dict[str, Any]:

@@ -81,12 +81,16 @@ def table(rows: Mapping[str, Metrics]) -> Table:
     from rich.table import Table
 
     grid = Table("data", "count", "E MAE meV", "meV/atom", "E RMSE meV", "F MAE meV/Å", "F RMSE meV/Å")
+    charged = any(item.charge_mae_me is not None or item.dipole_mae_meA is not None for item in rows.values())
+    if charged:
+        grid.add_column("q MAE me")
+        grid.add_column("dipole MAE meÅ")
     for column in grid.columns[1:]:
         column.justify = "right"
     for name, item in rows.items():
-        values = [item.energy_mae_mev, item.energy_mae_mev_per_atom, item.energy_rmse_mev]
-        forces = [item.force_mae_mev_per_A, item.force_rmse_mev_per_A]
-        grid.add_row(
-            name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in [*values, *forces])
-        )
+        values: list[float | None] = [item.energy_mae_mev, item.energy_mae_mev_per_atom, item.energy_rmse_mev]
+        values += [item.force_mae_mev_per_A, item.force_rmse_mev_per_A]
+        if charged:
+            values += [item.charge_mae_me, item.dipole_mae_meA]
+        grid.add_row(name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in values))
     return grid

@@ -95,6 +95,11 @@ class LongRangeSpec(ABC):
         """Whether the energy is a smooth function of the positions with this block."""
         return True
 
+    @property
+    def has_charges(self) -> bool:
+        """Whether the block predicts charges."""
+        return False
+
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

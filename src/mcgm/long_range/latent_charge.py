@@ -46,6 +46,11 @@ class LatentCharges(LongRangeSpec):
             if getattr(self, key) not in table:
                 raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))
 
+    @property
+    def has_charges(self) -> bool:
+        """Yes."""
+        return True
+
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width."""
         constraint = TotalCharge() if self.constraint == "total" else Unconstrained()

@@ -37,6 +37,11 @@ class Together(LongRangeSpec):
         return all(block.is_smooth for block in self.blocks)
 
     @property
+    def has_charges(self) -> bool:
+        """Whether any block has."""
+        return any(block.has_charges for block in self.blocks)
+
+    @property
     def recluster(self) -> str:
         """That of the block with clusters; "forward" where none has."""
         return next((block.recluster for block in self.blocks if hasattr(block, "recluster")), "forward")

@@ -23,13 +23,20 @@ EVALUATION_ATOMS = 2000
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
-    """A batch with its labels: energies in eV (float64), forces in eV/Å, zero where a structure has none."""
+    """A batch with its labels: energies in eV (float64), forces in eV/Å, charges in e, dipoles in eÅ.
+
+    Zero where a structure has none.
+    """
 
     batch: Batch
     energy: Float[Tensor, "molecule"]
     sizes: Float[Tensor, "molecule"]
     forces: Float[Tensor, "atom 3"]
     has_forces: Bool[Tensor, "atom"]
+    charges: Float[Tensor, "atom"]
+    has_charges: Bool[Tensor, "atom"]
+    dipole: Float[Tensor, "molecule 3"]
+    has_dipole: Bool[Tensor, "molecule"]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -57,14 +64,19 @@ class Collate:
         if missing:
             raise DataError(f"{missing[0]} has no energy; required: an energy for every structure used in training.")
         batch = Batch.from_structures(structures, cutoff=self.potential.cutoff, dtype=self.dtype)
-        forces = [np.zeros((len(s), 3)) if s.forces is None else s.forces for s in structures]
-        known = [np.full(len(s), s.forces is not None) for s in structures]
+        forces, has_forces = _per_atom(structures, "forces", (3,))
+        charges, has_charges = _per_atom(structures, "charges", ())
+        dipoles = [np.zeros(3) if s.dipole is None else s.dipole for s in structures]
         return LabelledBatch(
             batch=self._indexed(batch),
             energy=torch.tensor([s.energy for s in structures], dtype=torch.float64),
             sizes=torch.tensor([len(s) for s in structures], dtype=torch.float64),
-            forces=torch.from_numpy(np.concatenate(forces)),
-            has_forces=torch.from_numpy(np.concatenate(known)),
+            forces=forces,
+            has_forces=has_forces,
+            charges=charges,
+            has_charges=has_charges,
+            dipole=torch.from_numpy(np.array(dipoles)),
+            has_dipole=torch.tensor([s.dipole is not None for s in structures]),
             names=tuple(s.name for s in structures),
         )
 
@@ -75,6 +87,15 @@ class Collate:
             if not is_out_of_memory(error):
                 raise
             return batch  # the potential will index it again, in parts
+
+
+def _per_atom(structures: Sequence[Structure], label: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The label of all atoms, zero where a structure has none, and where there is one."""
+    given = [getattr(structure, label) for structure in structures]
+    pairs = list(zip(structures, given, strict=True))
+    values = [np.zeros((len(structure), *shape)) if value is None else value for structure, value in pairs]
+    known = [np.full(len(structure), value is not None) for structure, value in pairs]
+    return torch.from_numpy(np.concatenate(values)), torch.from_numpy(np.concatenate(known))
 
 
 def pack(

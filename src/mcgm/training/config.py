@@ -62,10 +62,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weighted sum of the energy and the force term.
+    """Weighted sum of the energy and the force term, and of charges and dipoles where a block predicts some.
 
     The energy error (eV) is per molecule or per atom, the force error (eV/Å) per component. `huber` is quadratic below
-    `huber_delta` (same unit) and linear above. A data set without forces has no force term.
+    `huber_delta` (same unit) and linear above. A data set without forces has no force term. Charge errors are per atom
+    (e), dipole errors per component (eÅ); their weights are eV/e and eV/eÅ, zero for charges that stay latent.
     """
 
     kind: Literal["l1", "l2", "huber"] = "l1"
@@ -73,6 +74,8 @@ class LossConfig:
     force_weight: float = 10.0
     energy_per: Literal["molecule", "atom"] = "molecule"
     huber_delta: float = 0.01
+    charge_weight: float = 0.0
+    dipole_weight: float = 0.0
 
 
 @dataclass(frozen=True)

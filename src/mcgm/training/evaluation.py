@@ -64,7 +64,7 @@ def evaluate(
     names: list[str] = []
     wrong: list[str] = []
     for prediction, data in _predicted(potential, dataset, watch(list(EvaluationSampler(dataset.sizes))), forces):
-        sums.add(prediction.energy, prediction.forces, data)
+        sums.add(prediction.energy, prediction.forces, data, charges=prediction.charges, dipole=prediction.dipole)
         wrong.extend(not_finite(prediction, data))
         energies.append(prediction.energy.double().cpu().numpy())
         names.extend(data.names)

@@ -38,13 +38,20 @@ class Differentiator:
     predict: Callable[[Portion], Prediction]
     parameters: Sequence[Tensor]
     config: LossConfig
-    counts: Float[Tensor, "2"]
+    counts: Float[Tensor, "term"]
     factor: float = 1.0
 
     def __call__(self, portion: Portion) -> Share:
         """One pass forward and one backward."""
         prediction = self.predict(portion)
-        terms = loss_terms(prediction.energy, prediction.forces, portion.data, self.config)
+        terms = loss_terms(
+            prediction.energy,
+            prediction.forces,
+            portion.data,
+            self.config,
+            charges=prediction.charges,
+            dipole=prediction.dipole,
+        )
         loss = self.factor * terms.mean(self.config, self.counts)
         forces = None if prediction.forces is None else prediction.forces.detach()
         gradients = parameter_gradients(loss, self.parameters)

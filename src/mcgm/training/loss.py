@@ -11,40 +11,64 @@ from torch import Tensor
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import LossConfig
 
+TERMS = ("energy", "force", "charge", "dipole")
+
 
 @dataclass(frozen=True, eq=False)
 class LossTerms:
-    """Sums of the element-wise losses and how many there were, as [energy, force]."""
+    """Sums of the element-wise losses and how many there were, as [energy, force, charge, dipole]."""
 
-    sums: Float[Tensor, "2"]
-    counts: Float[Tensor, "2"]
+    sums: Float[Tensor, "term"]
+    counts: Float[Tensor, "term"]
 
-    def mean(self, config: LossConfig, counts: Float[Tensor, "2"] | None = None) -> Float[Tensor, ""]:
+    def mean(self, config: LossConfig, counts: Float[Tensor, "term"] | None = None) -> Float[Tensor, ""]:
         """Weighted loss with these counts (default: its own); a term without entries is zero."""
-        weights = self.sums.new_tensor([config.energy_weight, config.force_weight])
+        weights = self.sums.new_tensor([getattr(config, f"{term}_weight") for term in TERMS])
         number = (self.counts if counts is None else counts).clamp(min=1)
         return (weights * self.sums / number).sum()
 
 
 def loss_terms(
-    energy: Float[Tensor, "molecule"], forces: Float[Tensor, "atom 3"] | None, data: LabelledBatch, config: LossConfig
+    energy: Float[Tensor, "molecule"],
+    forces: Float[Tensor, "atom 3"] | None,
+    data: LabelledBatch,
+    config: LossConfig,
+    *,
+    charges: Float[Tensor, "atom"] | None = None,
+    dipole: Float[Tensor, "molecule 3"] | None = None,
 ) -> LossTerms:
-    """Energy errors in eV (per molecule or per atom) and force errors in eV/Å (per component), summed in float64."""
+    """Element-wise losses, summed in float64.
+
+    Energy errors in eV (per molecule or per atom), force errors in eV/Å (per component), charge errors in e, dipole
+    errors in eÅ (per component); the latter two only where they have a weight.
+    """
     error = energy.double() - data.energy
     if config.energy_per == "atom":
         error = error / data.sizes
-    values = elementwise(error, config)
-    force_values = error.new_zeros(0)
+    errors = [error, *(error.new_zeros(0) for _ in TERMS[1:])]
     if forces is not None:
-        force_values = elementwise(forces[data.has_forces].double() - data.forces[data.has_forces], config).flatten()
-    counts = torch.tensor([len(values), len(force_values)], dtype=torch.float64, device=error.device)
-    return LossTerms(torch.stack([values.sum(), force_values.sum()]), counts)
+        errors[1] = _errors(forces, data.forces, data.has_forces)
+    if charges is not None and config.charge_weight > 0:
+        errors[2] = _errors(charges, data.charges, data.has_charges)
+    if dipole is not None and config.dipole_weight > 0:
+        errors[3] = _errors(dipole, data.dipole, data.has_dipole)
+    sums = torch.stack([elementwise(item, config).sum() for item in errors])
+    return LossTerms(sums, sums.new_tensor([float(item.numel()) for item in errors]))
 
 
-def label_counts(data: LabelledBatch, *, forces: bool) -> Float[Tensor, "2"]:
-    """How many entries the two terms have: what `loss_terms` counts, known before anything is predicted."""
-    components = 3 * data.has_forces.sum() if forces else data.energy.new_zeros(())
-    return torch.stack([data.energy.new_tensor(float(len(data))), components.to(data.energy.dtype)])
+def _errors(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
+    return predicted[known].double() - label[known]
+
+
+def label_counts(data: LabelledBatch, config: LossConfig, *, forces: bool, charges: bool) -> Float[Tensor, "term"]:
+    """How many entries the terms have: what `loss_terms` counts, known before anything is predicted."""
+    numbers = [
+        torch.tensor(len(data), device=data.energy.device),
+        3 * forces * data.has_forces.sum(),
+        charges * (config.charge_weight > 0) * data.has_charges.sum(),
+        3 * charges * (config.dipole_weight > 0) * data.has_dipole.sum(),
+    ]
+    return torch.stack(numbers).to(data.energy.dtype)
 
 
 def elementwise(error: Float[Tensor, "*shape"], config: LossConfig) -> Float[Tensor, "*shape"]:

@@ -12,7 +12,19 @@ from mcgm.segments import segment_count
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.ranks import total
 
-FIELDS = ("structures", "energy_abs", "energy_abs_per_atom", "energy_square", "components", "force_abs", "force_square")
+FIELDS = (
+    "structures",
+    "energy_abs",
+    "energy_abs_per_atom",
+    "energy_square",
+    "components",
+    "force_abs",
+    "force_square",
+    "charges",
+    "charge_abs",
+    "dipole_components",
+    "dipole_abs",
+)
 
 
 class ErrorSums:
@@ -22,25 +34,40 @@ class ErrorSums:
         self.sums: Float[Tensor, "field"] = torch.zeros(len(FIELDS), dtype=torch.float64)
 
     def add(
-        self, energy: Float[Tensor, "molecule"], forces: Float[Tensor, "atom 3"] | None, data: LabelledBatch
+        self,
+        energy: Float[Tensor, "molecule"],
+        forces: Float[Tensor, "atom 3"] | None,
+        data: LabelledBatch,
+        *,
+        charges: Float[Tensor, "atom"] | None = None,
+        dipole: Float[Tensor, "molecule 3"] | None = None,
     ) -> None:
-        """Count a batch of predictions in eV and eV/Å."""
+        """Count a batch of predictions in eV, eV/Å, e and eÅ."""
         error = energy.detach().double() - data.energy
-        entries = [
-            error.new_tensor(float(len(error))),
-            error.abs().sum(),
-            (error.abs() / data.sizes).sum(),
-            error.square().sum(),
-        ]
-        entries += [error.new_zeros(())] * 3
+        entries = {
+            "structures": error.new_tensor(float(len(error))),
+            "energy_abs": error.abs().sum(),
+            "energy_abs_per_atom": (error.abs() / data.sizes).sum(),
+            "energy_square": error.square().sum(),
+        }
         if forces is not None:
-            difference = (forces.detach().double() - data.forces)[data.has_forces]
-            entries[4:] = [
-                error.new_tensor(float(difference.numel())),
-                difference.abs().sum(),
-                difference.square().sum(),
-            ]
-        self.sums = self.sums.to(error.device) + torch.stack(entries)
+            difference = _differences(forces, data.forces, data.has_forces)
+            entries |= {
+                "components": error.new_tensor(float(difference.numel())),
+                "force_abs": difference.abs().sum(),
+                "force_square": difference.square().sum(),
+            }
+        if charges is not None and dipole is not None:
+            charge = _differences(charges, data.charges, data.has_charges)
+            moment = _differences(dipole, data.dipole, data.has_dipole)
+            entries |= {
+                "charges": error.new_tensor(float(charge.numel())),
+                "charge_abs": charge.abs().sum(),
+                "dipole_components": error.new_tensor(float(moment.numel())),
+                "dipole_abs": moment.abs().sum(),
+            }
+        zero = error.new_zeros(())
+        self.sums = self.sums.to(error.device) + torch.stack([entries.get(field, zero) for field in FIELDS])
 
     def reduced(self) -> ErrorSums:
         """The sums over all ranks."""
@@ -49,9 +76,10 @@ class ErrorSums:
         return result
 
     def metrics(self) -> Metrics:
-        """Errors in meV and meV/Å of at least one structure; None for forces that no structure has."""
+        """Errors in meV, meV/Å, me and meÅ of at least one structure; None for labels that no structure has."""
         entries = dict(zip(FIELDS, self.sums.tolist(), strict=True))
         number, components = entries["structures"], entries["components"]
+        charges, moments = entries["charges"], entries["dipole_components"]
         return Metrics(
             n_structures=int(number),
             energy_mae_mev=1000 * entries["energy_abs"] / number,
@@ -59,7 +87,13 @@ class ErrorSums:
             energy_rmse_mev=1000 * (entries["energy_square"] / number) ** 0.5,
             force_mae_mev_per_A=1000 * entries["force_abs"] / components if components else None,
             force_rmse_mev_per_A=1000 * (entries["force_square"] / components) ** 0.5 if components else None,
+            charge_mae_me=1000 * entries["charge_abs"] / charges if charges else None,
+            dipole_mae_meA=1000 * entries["dipole_abs"] / moments if moments else None,
         )
+
+
+def _differences(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
+    return (predicted.detach().double() - label)[known]
 
 
 def not_finite(prediction: Prediction, data: LabelledBatch) -> list[str]:

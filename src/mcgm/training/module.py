@@ -16,7 +16,7 @@ from mcgm.splitting import Splitter
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import TrainingConfig
 from mcgm.training.gradients import Differentiator, GradientSum, named, what_is_not_finite
-from mcgm.training.loss import LossTerms, label_counts, loss_terms
+from mcgm.training.loss import TERMS, LossTerms, label_counts, loss_terms
 from mcgm.training.metrics import ErrorSums, not_finite
 from mcgm.training.parts import Hierarchies, Portion, by_structure, in_parts
 from mcgm.training.ranks import gathered, raise_too_large, total
@@ -68,7 +68,7 @@ class PotentialModule(lightning.LightningModule):
     def clear_validation(self) -> None:
         """Forget the errors of the validation steps so far."""
         self.validation_errors = ErrorSums()
-        self.validation_sums = torch.zeros(2, 2, dtype=torch.float64)
+        self.validation_sums = torch.zeros(2, len(TERMS), dtype=torch.float64)
         self.validation_not_finite: list[str] = []
         self.validation_too_large = ""
 
@@ -127,7 +127,8 @@ class PotentialModule(lightning.LightningModule):
         """
         whole = Portion(data, self.epoch_clusters[batch_idx] if self.epoch_clusters else ())
         counted = self._is_counted(batch_idx)
-        counts = total(label_counts(data, forces=self.forces) * counted)
+        charges = self.potential.has_charges
+        counts = total(label_counts(data, self.config.loss, forces=self.forces, charges=charges) * counted)
         parameters = self._trained()
         differentiate = Differentiator(self._predict, parameters, self.config.loss, counts, factor=float(counted))
         step, too_large = GradientSum(parameters), ""
@@ -184,8 +185,9 @@ class PotentialModule(lightning.LightningModule):
             self.validation_sums = self.validation_sums * torch.nan
 
     def _validated(self, prediction: Prediction, data: LabelledBatch) -> None:
-        self.validation_errors.add(prediction.energy, prediction.forces, data)
-        terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss)
+        charges, dipole = prediction.charges, prediction.dipole
+        self.validation_errors.add(prediction.energy, prediction.forces, data, charges=charges, dipole=dipole)
+        terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss, charges=charges, dipole=dipole)
         sums = torch.stack([terms.sums, terms.counts]).detach()
         self.validation_sums = self.validation_sums.to(sums.device) + sums
         self.validation_not_finite += not_finite(prediction, data)

@@ -45,6 +45,10 @@ class Portion:
             sizes=data.sizes[first:last],
             forces=data.forces[start:stop],
             has_forces=data.has_forces[start:stop],
+            charges=data.charges[start:stop],
+            has_charges=data.has_charges[start:stop],
+            dipole=data.dipole[first:last],
+            has_dipole=data.has_dipole[first:last],
             names=data.names[first:last],
         )
         return Portion(chosen, self.clusters[first:last])
@@ -66,7 +70,8 @@ def in_parts(splitter: Splitter, potential: Potential, whole: Portion, do: Calla
     """
 
     def trial(structure: Structure) -> T:
-        labels = {"energy": 0.0, "forces": np.zeros((len(structure), 3))}
+        atoms = len(structure)
+        labels = {"energy": 0.0, "forces": np.zeros((atoms, 3)), "charges": np.zeros(atoms), "dipole": np.zeros(3)}
         data = Collate(potential, potential.dtype)([structure.replace(**labels)])
         return do(Portion(data.to(potential.device)))
 

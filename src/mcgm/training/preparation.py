@@ -104,7 +104,11 @@ def _rule(config: DataConfig) -> SplitRule:
 
 
 def make_potential(config: TrainConfig, parts: Parts) -> Potential:
-    """A fresh potential: element references, scale and scale factors from the training part, weights from the seed."""
+    """A fresh potential: element references, scale and scale factors from the training part, weights from the seed.
+
+    Raises:
+        ConfigError: charges or dipoles are to be learnt by a potential without them, or from data without them.
+    """
     model = config.model
     fit = ReferenceFit(intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit)
     references = fit.fit(parts.train, parts.everything)
@@ -112,8 +116,22 @@ def make_potential(config: TrainConfig, parts: Parts) -> Potential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         potential = unfitted(model, parts, references)
+    _require_charges(config, potential, parts.train)
     fit_scale_factors(potential.backbone, _calibration(parts.train, potential.cutoff))
     return potential.to(dtype)
+
+
+def _require_charges(config: TrainConfig, potential: Potential, train: Dataset) -> None:
+    loss = config.training.loss
+    for label, weight in (("charges", loss.charge_weight), ("dipole", loss.dipole_weight)):
+        key = f"training.loss.{'charge' if label == 'charges' else label}_weight"
+        if weight > 0 and not potential.has_charges:
+            raise ConfigError(
+                f"{key} is {weight:g}, but long_range={config.model.long_range!r} predicts no charges. Use "
+                "long_range='charges' or 'mcgm_charges'."
+            )
+        if weight > 0 and train.lacks(label).all():
+            raise ConfigError(f"{key} is {weight:g}, but {config.data.path} has no {label}. Declare them (data.keys).")
 
 
 def _calibration(train: Dataset, cutoff: float) -> Iterator[Batch]:
