@@ -305,3 +305,16 @@ def test_jumps_must_be_asked_for_by_name():
 def test_wrong_options_are_named(potential, options, word):
     with pytest.raises(ConfigError, match=word):
         MCGMCalculator(potential, **options)
+
+
+def test_charges_and_dipole_are_results_of_a_potential_that_has_some():
+    torch.manual_seed(0)
+    atoms = molecule("CH3OH")
+    atoms.info["charge"] = -1.0
+    atoms.calc = MCGMCalculator(build(long_range="mcgm_charges", cutoff=3.0).double())
+    assert atoms.get_charges().sum() == pytest.approx(-1.0)
+    arm = atoms.positions - atoms.get_center_of_mass()
+    np.testing.assert_allclose(atoms.get_dipole_moment(), atoms.get_charges() @ arm, atol=1e-12)
+    atoms.calc = MCGMCalculator(build(long_range="mcgm", cutoff=3.0).double())
+    with pytest.raises(PropertyNotImplementedError, match="no charges"):
+        atoms.get_charges()

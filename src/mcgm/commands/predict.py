@@ -61,9 +61,10 @@ def _write(output: Path, frames: Iterable[Atoms]) -> int:
 
 
 def predictions(potential: Potential, structures: Iterable[Structure]) -> Iterator[Atoms]:
-    """The structures with predicted energy (eV), forces (eV/Å) and stress as calculator results.
+    """The structures with predicted energy (eV), forces (eV/Å), stress, charges (e) and dipole (eÅ) as results.
 
-    `atoms.info["cluster_energy"]` is the part of the energy that long-range nodes hold, eV. What does not fit into
+    `atoms.info["cluster_energy"]` is the part of the energy that long-range nodes hold, eV, `"electrostatic_energy"`
+    that of charges. What does not fit into
     memory together is predicted in parts.
 
     Raises:
@@ -122,6 +123,10 @@ def _predict(potential: Potential, group: list[Structure]) -> Iterator[Atoms]:
         results = {"energy": float(prediction.energy[k]), "forces": forces[k]}
         if prediction.stress is not None:
             results["stress"] = prediction.stress[k].cpu().numpy()
+        if prediction.charges is not None and prediction.dipole is not None:
+            results["charges"] = prediction.charges[ends[k] - len(structure) : ends[k]].cpu().numpy()
+            results["dipole"] = prediction.dipole[k].cpu().numpy()
+            atoms.info["electrostatic_energy"] = float(prediction.electrostatic_energy[k])
         atoms.info["cluster_energy"] = float(prediction.cluster_energy[k])
         atoms.calc = SinglePointCalculator(atoms, **results)
         yield atoms

@@ -38,7 +38,8 @@ class MCGMCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
 
     Total charge (e) and spin (unpaired electrons) are read from `atoms.info`. `results` also holds `energies`, the
-    atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were used. Global
+    atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were used. With
+    charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global
     torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied.
 
     Args:
@@ -55,7 +56,15 @@ class MCGMCalculator(Calculator):
         StructureError: at a calculation: unusable atoms, an unknown element, or other atoms than the frozen ones.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "energies", "forces", "stress"]
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "charges",
+        "dipole",
+    ]
 
     def __init__(
         self,
@@ -103,6 +112,8 @@ class MCGMCalculator(Calculator):
         has_stress = bool(structure.pbc.any()) and abs(np.linalg.det(structure.cell)) > 0
         if "stress" in properties and not has_stress:
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
+        if not self.potential.has_charges and {"charges", "dipole"} & set(properties):
+            raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False):
             prediction = self.clusters.predict(structure, self._batch(structure), stress=has_stress)
@@ -116,6 +127,9 @@ class MCGMCalculator(Calculator):
             "cluster_energy": float(prediction.cluster_energy[0]),
             "clusters": self.clusters.note,
         }
+        if prediction.charges is not None and prediction.dipole is not None:
+            self.results |= {"charges": _array(prediction.charges), "dipole": _array(prediction.dipole[0])}
+            self.results["electrostatic_energy"] = float(prediction.electrostatic_energy[0])
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
 
