@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -24,13 +23,19 @@ from mcgm.report.predictions import ClusteredMolecule, Predictions, load_molecul
 from mcgm.report.result import RunResult
 from mcgm.report.summary import Phrase, group_by_variant, notes, number, sentences, summarize
 from mcgm.report.table import caption, html_table, markdown_table
-from mcgm.report.view import asset, view_section
+from mcgm.report.view import asset, filled, view_section
 
 Groups = Mapping[str, Sequence[RunResult]]
 CAPTIONS = {
     "learning_curves": (
         "Learning curves",
         "Mean over seeds, band from the best to the worst seed; as far as all seeds went.",
+    ),
+    "cluster_stability": (
+        "Stability of clusters",
+        "How far the clusters of up to 64 validation structures agree with those one validation before: 1 the same, "
+        "0 as by chance (adjusted Rand index; last layer, levels that can change). Mean over seeds, band from the "
+        "least to the largest.",
     ),
     "energy_parity": ("Predicted against reference energies", "Test set, first seed of each variant."),
     "force_parity": (
@@ -79,9 +84,7 @@ def write_report(results: Sequence[RunResult], folder: Path, output: Path) -> No
         "view": view_section(_molecules(groups, Path(folder)), _labels(groups)),
         "provenance": _provenance(groups, newest),
     }
-    # One pass, so that nothing inside a part is taken for a place to fill.
-    page = re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], asset("page.html"))
-    write_whole(output, page.encode())
+    write_whole(output, filled("page.html", parts).encode())
 
 
 def _labels(groups: Groups) -> dict[str, str]:

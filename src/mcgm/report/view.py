@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -28,13 +28,23 @@ def view_section(molecules: Mapping[str, Sequence[ClusteredMolecule]], labels: M
         for variant, items in clustered.items()
     ]
     numbers = {number for items in clustered.values() for item in items for number in item.numbers}
-    symbols = {number: chemical_symbols[number] for number in sorted(numbers)}
     return _SECTION.format(
-        data=json_in_html({"symbols": symbols, "variants": variants}),
+        data=json_in_html({"symbols": element_symbols(numbers), "variants": variants}),
         library=script_in_html(asset("3Dmol-min.js")),
-        view=script_in_html(asset("view.js")),
+        view=script_in_html(asset("stage.js") + asset("view.js")),
         licence=escape(asset("3Dmol-LICENSE.txt")),
     )
+
+
+def element_symbols(numbers: Iterable[int]) -> dict[int, str]:
+    """By atomic number, ascending."""
+    return {number: chemical_symbols[number] for number in sorted(set(numbers))}
+
+
+def filled(name: str, parts: Mapping[str, str]) -> str:
+    """A page from a template in `report/assets` and the HTML of its places."""
+    # one pass, so that nothing inside a part is taken for a place to fill
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], asset(name))
 
 
 def asset(name: str) -> str:
