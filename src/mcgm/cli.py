@@ -15,6 +15,7 @@ COMMANDS = {
     "md": ("mcgm.commands.md", "molecular dynamics at constant energy or temperature; can be resumed"),
     "relax": ("mcgm.commands.relax", "relax structures, and their cells"),
     "check": ("mcgm.commands.check", "what a model promises, measured: symmetries, derivatives, dynamics"),
+    "explore": ("mcgm.commands.explore", "structures in 3-D by cluster, energy and charge: an offline page"),
     "compare": ("mcgm.commands.compare", "variants x seeds under one budget: table, figures, report.html"),
     "report": ("mcgm.commands.report", "write the report of a finished comparison again"),
     "data": ("mcgm.commands.data", "inspect a data file, or convert it"),
