@@ -88,6 +88,38 @@ def dissociation() -> str:
     return "\n".join([*lines, "", f"{figures['question']}. `{figures['provenance']['command']}`."])
 
 
+LIBRARIES = {"torch_geometric": "PyTorch Geometric", "xnn": "xnn"}
+
+
+def speed() -> str:
+    """Each backbone beside other libraries' implementations of it, in every size that has been timed."""
+    sizes = {size: RESULTS / f"backbone_speed_{size}.json" for size in ("small", "paper")}
+    stored = {size: json.loads(path.read_text(encoding="utf-8")) for size, path in sizes.items()}
+    questions = "; ".join(record["question"] for record in stored.values())
+    lines = [
+        f"**Speed** (how many times faster than another library's network of the same size: median [quartiles] in "
+        f"one run; {questions})",
+        "",
+        "| Backbone | Size | Beside | Energy + forces | Training step |",
+        "|---|---|---|---|---|",
+    ]
+    for backbone in (name for name in stored["small"] if name not in ("question", "provenance")):
+        for size, record in stored.items():
+            energy, step = (
+                record[backbone][kind]["times faster than"] for kind in ("energy + forces", "training step")
+            )
+            for library in energy:
+                ratios = f"{_quartiles(energy[library])} | {_quartiles(step[library])}"
+                lines.append(f"| {backbone} | {size} | {LIBRARIES[library]} | {ratios} |")
+    commands = " and ".join(f"`{record['provenance']['command']}`" for record in stored.values())
+    notes = (
+        "Others' networks get our neighbour lists, so that no search is timed, and PyTorch Geometric's DimeNet++ its "
+        "triplets. xnn's GemNet has Bessel functions where our size `paper` has Gaussians, which are cheaper: the ratio "
+        f"is not all implementation. {commands}."
+    )
+    return "\n".join([*lines, "", notes])
+
+
 def _quartiles(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} [{ratio['quartile_1']:.2f}, {ratio['quartile_3']:.2f}]"
 
@@ -106,6 +138,7 @@ def filled(text: str) -> str:
         "sample": lambda: comparison("sample", "Demo: bundled sample, `make demo`"),
         "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
         "cost": cost,
+        "speed": speed,
         "backbones": backbones,
         "dissociation": dissociation,
     }
