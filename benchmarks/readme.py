@@ -114,8 +114,8 @@ def speed() -> str:
     commands = " and ".join(f"`{record['provenance']['command']}`" for record in stored.values())
     notes = (
         "Others' networks get our neighbour lists, so that no search is timed, and PyTorch Geometric's DimeNet++ its "
-        "triplets. xnn's GemNet has Bessel functions where our size `paper` has Gaussians, which are cheaper: the ratio "
-        f"is not all implementation. {commands}."
+        "triplets. xnn's GemNet has Bessel functions where our size `paper` has Gaussians, which are cheaper: its "
+        f"ratio is not all implementation. {commands}."
     )
     return "\n".join([*lines, "", notes])
 
