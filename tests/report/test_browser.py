@@ -80,7 +80,8 @@ CLICKS = """<pre id="seen"></pre><script>
     const fills = [...document.querySelectorAll("#tree .node")].length;
     seen[name] = { drawn, shape, color, fills, legend: document.getElementById("legend").textContent };
   };
-  const press = (name) => [...document.querySelectorAll("#colors button")].find((one) => one.textContent === name).click();
+  const buttons = () => [...document.querySelectorAll("#colors button")];
+  const press = (name) => buttons().find((one) => one.textContent === name).click();
   const select = (id, value) => {
     const list = document.getElementById(id);
     list.value = value;
@@ -88,7 +89,7 @@ CLICKS = """<pre id="seen"></pre><script>
   };
   const wait = (time) => new Promise((resolve) => setTimeout(resolve, time));
   await wait(200);
-  seen.colors = [...document.querySelectorAll("#colors button")].map((one) => one.textContent);
+  seen.colors = buttons().map((one) => one.textContent);
   for (const name of seen.colors) { press(name); keep(name); }
   seen.scale = document.getElementById("scale").textContent;
   press("level 1");
@@ -102,15 +103,15 @@ CLICKS = """<pre id="seen"></pre><script>
   select("structure", 1);
   keep("benzene");
   seen.meta = document.getElementById("meta").textContent;
-  // the middle of the widest row of pixels lies on an atom or a bond between two: try all rows until one answers
+  // atoms are not asked where they are drawn: point at what is drawn until something answers
   const { data, width, height } = look();
   const holder = document.querySelector("#viewer canvas");
   for (let y = 0; y < height && !seen.hover; y += 8) {
     for (let x = 0; x < width && !seen.hover; x += 8) {
       if (data[4 * (y * width + x) + 3] === 0) continue;
       const box = holder.getBoundingClientRect();
-      const place = { clientX: box.left + x * box.width / width, clientY: box.top + y * box.height / height, bubbles: true };
-      holder.dispatchEvent(new MouseEvent("mousemove", place));
+      const [clientX, clientY] = [box.left + x * box.width / width, box.top + y * box.height / height];
+      holder.dispatchEvent(new MouseEvent("mousemove", { clientX, clientY, bubbles: true }));
       await wait(600);
       seen.hover = document.getElementById("hover").textContent;
     }

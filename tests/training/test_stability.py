@@ -83,3 +83,14 @@ def test_clusters_that_cannot_change_are_not_asked_for(small_recipe, tmp_path, m
 def test_a_curve_has_one_index_for_each_level():
     with pytest.raises(DataError, match="one for each"):
         CurvePoint(1, 10, 1.0, 1e-3, 0.1, 20.0, rand_index=(0.5,), rand_index_levels=(2, 3))
+
+
+def test_a_resumed_training_compares_with_the_labels_of_before(small_recipe, tmp_path):
+    steady = merge(small_recipe, {"training": {"schedule": {"kind": "constant"}, "batch_structures": 1}})
+    whole, _ = trained(steady, tmp_path / "whole", "mcgm_paper", epochs=3)
+    trained(steady, tmp_path / "parts", "mcgm_paper", epochs=2)
+    changes = {"model": {"long_range": "mcgm_paper"}, "training": {"learning_rate": 0.02, "ema": None, "epochs": 3}}
+    resumed = train(to_config(merge(steady, changes), TrainConfig), tmp_path / "parts", resume=True)
+    indices = [[point.rand_index for point in result.curves] for result in (whole, resumed)]
+    assert indices[0] == indices[1]
+    assert all(len(index) == 2 for index in indices[1][1:])
