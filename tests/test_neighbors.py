@@ -228,3 +228,12 @@ def test_structures_without_pairs_give_no_edges():
     batch = Batch.from_structures(structures, cutoff=5.0)
     assert batch.edges.length.shape == (0,)
     assert batch.edges.vector.shape == (0, 3)
+
+
+def test_a_cell_too_skewed_for_its_images_to_be_resolved_is_refused_with_short_vectors():
+    skewed = np.array([[1.0, 0, 0], [6000.0, 1.0, 0], [0, 8000.0, 1.0]])
+    crystal = Structure(numbers=[14], positions=[[0, 0, 0]], cell=skewed, pbc=True, name="skewed")
+    with pytest.raises(
+        StructureError, match=r"'skewed': its neighbours are sums of cell vectors .* shorter vectors: \[\["
+    ):
+        find_neighbors([crystal], 3.0)

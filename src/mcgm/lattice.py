@@ -17,6 +17,9 @@ DENSEST = 1.0
 FEW_NEIGHBORS = 1000
 """Neighbours per atom that are accepted at any density."""
 
+FARTHEST = 1e7
+"""Å; a float64 resolves 2e-9 Å there."""
+
 SAMPLED = 8
 """Atoms whose neighbours are counted to estimate those of all."""
 
@@ -54,6 +57,21 @@ def translations(reach: Int[np.ndarray, "3"]) -> Int[np.ndarray, "image 3"]:
     """All combinations of -reach..reach along the three axes."""
     axes = [np.arange(-int(k), int(k) + 1) for k in reach]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def refuse_coarse(structure: Structure, cell: Float[np.ndarray, "3 3"], image: Int[np.ndarray, "edge 3"]) -> None:
+    """Refuse images so many cell vectors away that float64 does not resolve where they are; `cell` is the reduced one.
+
+    Raises:
+        StructureError: some image is more than `FARTHEST` Å away along the vectors of the structure's own cell.
+    """
+    reach = (np.abs(image) @ np.linalg.norm(structure.cell, axis=1)).max(initial=0.0)
+    if reach > FARTHEST:
+        raise StructureError(
+            f"{structure}: its neighbours are sums of cell vectors {reach:.1g} Å long, which rounds them by "
+            f"{reach * np.finfo(np.float64).eps:.1g} Å; required: at most {FARTHEST:g} Å. The same lattice has shorter "
+            f"vectors: {cell.round(6).tolist()}. Give those, and wrap the atoms into that cell."
+        )
 
 
 def refuse_dense(structure: Structure, cell: Float[np.ndarray, "3 3"], cutoff: float) -> None:

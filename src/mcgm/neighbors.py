@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from mcgm.errors import StructureError
-from mcgm.lattice import heights, reduced_cell, refuse_dense, translations
+from mcgm.lattice import heights, reduced_cell, refuse_coarse, refuse_dense, translations
 from mcgm.segments import take
 from mcgm.structure import Structure
 
@@ -103,6 +103,7 @@ def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
     _refuse_overlaps(structure, i, j, distance)
     i, j = i.astype(np.int64), j.astype(np.int64)
     i, j, image = _canonical(i, j, (image.astype(np.int64) + wraps[i] - wraps[j]) @ operation)
+    refuse_coarse(structure, cell, image)
     return Pairs(i + offset, j + offset, image)
 
 

@@ -22,6 +22,9 @@ ELEMENTS = (1, 6, 7, 8, 16)
 CURVATURE = 1e4
 """1/Å; how much faster than the largest force the energy may bend, where rounded coordinates are compared."""
 
+ROUGH = 10.0
+"""How much more than in sane structures single precision may round: atoms 0.1 Å apart, a thousand neighbours each."""
+
 
 def potentials() -> dict[str, Potential]:
     """One network on atoms and one on edges, with smooth MCGM, in both precisions."""
@@ -244,8 +247,10 @@ def _holds(structure: Structure, energy: float, forces: np.ndarray, potential: P
     assert np.isfinite(energy), "energy is not finite"
     assert np.isfinite(forces).all(), "forces are not finite"
     n, tolerance = len(structure), tolerance_for(potential.dtype)
-    strength = 1.0 + np.abs(forces).max()
-    size = max(np.abs(structure.positions).max(), np.abs(structure.cell).max(), 1.0)
+    strength = (1.0 + np.abs(forces).max()) * (ROUGH if potential.dtype == torch.float32 else 1.0)
+    batch = Batch.from_structures([structure], cutoff=potential.cutoff, dtype=torch.float64)
+    reach = batch.neighbors.image.double().abs() @ torch.linalg.vector_norm(batch.cell[0], dim=1)
+    size = max(np.abs(structure.positions).max(), np.abs(structure.cell).max(), *reach.tolist(), 1.0)
     rounding = 8 * np.finfo(np.float64).eps * size
     allowed = tolerance.forces * strength + rounding * strength * CURVATURE
     assert np.abs(forces.sum(axis=0)).max() <= n * tolerance.forces * strength, "forces do not sum to zero"
