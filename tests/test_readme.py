@@ -42,13 +42,16 @@ def test_the_commands_for_own_data_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, count in (("mydata", 24), ("test", 6), ("new", 6)):
         write_frames(f"{name}.extxyz", count)
+    ase.io.write("molecule.xyz", molecule("CH3OH"))
     short = {
         "compare": ["--training.epochs", "1", "--seeds", "[0]", "--processes", "1"],
         "train": ["--training.epochs", "1"],
+        "md": ["--steps", "3"],
+        "relax": ["--fmax", "1000"],
     }
     lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("mcgm ")]
-    assert [command[0] for command in commands] == ["compare", "train", "evaluate", "predict", "data"]
+    assert [command[0] for command in commands] == ["compare", "train", "evaluate", "predict", "md", "relax", "data"]
     for command in commands:
         assert main([*command, *short.get(command[0], [])]) == 0, command
     assert len(ase.io.read("predicted.extxyz", ":")) == 6

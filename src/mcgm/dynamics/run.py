@@ -166,7 +166,9 @@ class _Run:
                     record.write(self.atoms, row, self._state(step))
                     watch(step, row)
         except StructureError as error:
-            raise StructureError(f"step {self.integrator.nsteps}: {error} The frames until then are kept.") from error
+            raise StructureError(
+                f"after {self.integrator.nsteps} steps: {error} The frames until then are kept."
+            ) from error
 
     def _note_search(self) -> None:
         if self.calculator.rebuilds != self.searches:
