@@ -216,8 +216,9 @@
     if (viewer === null) return;
     if (shown !== item) {
       viewer.removeAllShapes();
-      stage.place(viewer, item, (atom) => symbol(item, atom), true);
+      stage.place(viewer, item, (atom) => symbol(item, atom));
       drawCell(item);
+      viewer.zoomTo();
       shown = item;
     }
     stage.paint(viewer, painter(item), (atom) => { choose("hover").textContent = atom === null ? "" : describe(item, atom); });

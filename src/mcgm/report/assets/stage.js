@@ -52,11 +52,10 @@ const stage = (() => {
     return viewer;
   };
 
-  const place = (viewer, item, symbolOf, zoom) => {
+  const place = (viewer, item, symbolOf) => {
     viewer.removeAllModels();
     const rows = item.numbers.map((_, atom) => [symbolOf(atom), ...item.positions[atom]].join(" "));
     viewer.addModel([item.numbers.length, "", ...rows].join("\n"), "xyz");
-    if (zoom) viewer.zoomTo();
   };
 
   const paint = (viewer, colorOf, pointed) => {

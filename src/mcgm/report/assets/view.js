@@ -57,7 +57,8 @@
   const drawMolecule = (item) => {
     if (viewer === null) return;
     const moved = shown === null || shown.name !== item.name;
-    if (shown !== item) stage.place(viewer, item, (atom) => symbol(item, atom), moved);
+    if (shown !== item) stage.place(viewer, item, (atom) => symbol(item, atom));
+    if (moved) viewer.zoomTo();
     shown = item;
     stage.paint(viewer, (atom) => colorOf(item, atom), (atom) => { choose("hover").textContent = atom === null ? "" : describe(item, atom); });
   };
