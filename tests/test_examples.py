@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,18 @@ FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Where examples share a model that the first of them trains."""
+    return tmp_path_factory.mktemp("examples")
+
+
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Examples write where they are started; caches belong to the test."""
+def elsewhere(tmp_path, monkeypatch, shared):
+    """Examples write where they are started, and import each other; caches belong to the test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
     monkeypatch.setenv("MCGM_CACHE", str(tmp_path / "cache"))
 
 
