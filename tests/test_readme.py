@@ -51,7 +51,16 @@ def test_the_commands_for_own_data_run_in_order(tmp_path, monkeypatch):
     }
     lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("mcgm ")]
-    assert [command[0] for command in commands] == ["compare", "train", "evaluate", "predict", "md", "relax", "data"]
+    assert [command[0] for command in commands] == [
+        "compare",
+        "train",
+        "evaluate",
+        "predict",
+        "md",
+        "relax",
+        "data",
+        "explore",
+    ]
     for command in commands:
         assert main([*command, *short.get(command[0], [])]) == 0, command
     assert len(ase.io.read("predicted.extxyz", ":")) == 6
