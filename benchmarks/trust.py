@@ -130,11 +130,10 @@ def table(records: dict[tuple[str, str], dict[str, Any]]) -> str:
     for precision in ("float64", "float32"):
         columns = [record[precision]["rows"] for record in records.values()]
         for rows in zip(*columns, strict=True):
-            limits = {row["limit"] for row in rows if row["limit"] is not None}
-            limit = "–" if not limits else f"{limits.pop():.0e}"
+            limit = " or ".join(f"{each:.0e}" for each in sorted({r["limit"] for r in rows if r["limit"] is not None}))
             claim = rows[0]["claim"].replace("|", "\\|") + ("" if precision == "float64" else ", float32")
             cells = " | ".join(map(_cell, rows))
-            lines.append(f"| {rows[0]['number']} | {claim} | {rows[0]['unit']} | {limit} | {cells} |")
+            lines.append(f"| {rows[0]['number']} | {claim} | {rows[0]['unit']} | {limit or '–'} | {cells} |")
     first = next(iter(records.values()))
     return "\n".join(lines) + "\n\n" + _conditions(first) + _notes(records)
 

@@ -233,5 +233,5 @@ class RemembersTheLastCall(Sound):
             return prediction
         moved = batch.positions - self.last if self.last.shape == batch.positions.shape else batch.positions + 1
         self.last = batch.positions.detach().clone()
-        drag = 0.02 * moved if moved.abs().max() < 0.1 else torch.zeros_like(moved)
+        drag = 0.1 * moved if moved.abs().max() < 0.1 else torch.zeros_like(moved)
         return replace(prediction, forces=prediction.forces - drag)

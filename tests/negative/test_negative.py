@@ -35,7 +35,7 @@ OPEN_DEFECTS = {
     "NonConservative": {"sum of the forces per atom", DIFFERENCES, PATH, DRIFT},
     "NoEnvelope": {CUTOFF},
     "RoughEnvelope": {CUTOFF},
-    "Jumps": {PATH, DRIFT, COPIES},
+    "Jumps": {PATH, COPIES},
     "NotExtensive": {COPIES},
     "GlobalContext": set(),
     "DetachedDensity": {"Hessian - differences, positions and cell"},

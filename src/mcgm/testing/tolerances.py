@@ -21,6 +21,7 @@ class Tolerance:
         cutoff: eV, eV/Å and eV/Å², across the cutoff.
         copies: eV per copy, molecules that are out of each other's reach.
         drift: meV per atom and ps, total energy at constant energy and volume.
+        swing: meV per atom, by which the energy may swing to and fro, which short runs cannot tell from drift.
         unlike: eV, molecules that must not know of each other, beyond the rounding of their energies.
         paths: eV, the same energy by way of evaluation and of the calculator, in float64.
     """
@@ -34,6 +35,7 @@ class Tolerance:
     cutoff: float = 1e-8
     copies: float = 1e-8
     drift: float = 0.05
+    swing: float = 0.2
     unlike: float = 1e-11
     paths: float = 1e-6
 

@@ -149,7 +149,7 @@ def measured(check: Check, subject: Subject, watch: Watch) -> Iterator[Row]:
     seconds = time.perf_counter() - start
     for place, claim in enumerate(check.claims):
         figure, note = _worst([(item.values[place], item.note) for item in found])
-        limit = claim.limit(subject.tolerance) if check.promised(subject) else None
+        limit = claim.limit(subject) if check.promised(subject) else None
         value = None if error else figure
         yield Row(check.number, claim.text, claim.unit, value, limit, error, note, round(seconds, 2))
 
