@@ -28,7 +28,7 @@ BLOCKS = ("none", "mcgm", "mcgm_paper")
 CHOICES = [(backbone, block) for backbone in WIDTHS for block in BLOCKS]
 CONTROLS = [("schnet", "global_mean"), ("painn", "element_mean")]
 COSTLY = ("visnet", "dimenet++", "gemnet-t")
-ORDINARY_FORCE = 5.0
+ORDINARY_FORCE = 2.0
 """eV/Å; for forces of this size the limits are meant."""
 
 
@@ -45,9 +45,9 @@ def make_fresh(backbone, block, dtype):
     with torch.no_grad():
         for parameter in potential.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        # such weights have no unit: forces of 80 eV/Å would only measure float32
+        # such weights have no unit: limits would measure float32 at 80 eV/Å, and nothing at all at 0.01
         (labelled,) = predict(potential, [zoo()["alanine dipeptide"]])
-        potential.scale.mul_(min(1.0, ORDINARY_FORCE / abs(labelled.forces).max()))
+        potential.scale.mul_(ORDINARY_FORCE / abs(labelled.forces).max())
     return potential.to(dtype)
 
 
