@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import conservation
 import numpy as np
 import yaml
 
@@ -141,6 +142,7 @@ def filled(text: str) -> str:
         "speed": speed,
         "backbones": backbones,
         "dissociation": dissociation,
+        "conservation": conservation.table,
     }
     for name, table in tables.items():
         if f"<!-- table:{name} -->" not in text:
