@@ -81,7 +81,8 @@ def table() -> str:
         durations = " and ".join(f"{ps:g}" for ps in sorted({alone["duration_ps"], added["duration_ps"]}))
         lines.append(f"| {name} | {durations} | {drifts} | {jumps} |")
     command = " and ".join(f"`{command}`" for command in sorted(commands))
-    return "\n".join([*lines, "", f"Limits: 0.05 meV/atom/ps, 1e-06 eV. Models of `configs/backbones.yaml`. {command}."])
+    notes = f"Limits: 0.05 meV/atom/ps, 1e-06 eV. Models of `configs/backbones.yaml`. {command}."
+    return "\n".join([*lines, "", notes])
 
 
 def _drift(record: dict[str, Any]) -> str:
