@@ -120,6 +120,12 @@ def test_a_supercell_has_a_multiple_of_the_energy():
     torch.testing.assert_close(4 * energies[0], energies[1], rtol=0, atol=1e-6)
 
 
+def test_a_cell_too_large_for_an_ewald_sum_is_refused_with_what_would_fit():
+    batch = batch_of(Atoms("NaCl", [[0, 0, 0], [3.0, 0, 0]], cell=[300.0] * 3, pbc=True))
+    with pytest.raises(StructureError, match=r"needs too much memory.*periodic_sum='pme'"):
+        Ewald(1.0).index(batch, PeriodicStructures.of(batch))
+
+
 @pytest.mark.parametrize(
     ("pbc", "cell"), [((True, False, False), [9, 9, 9]), ((True, True, False), [[4, 0, 0], [0, 4, 0], [0, 0, 0]])]
 )

@@ -6,12 +6,12 @@ The kernels, their Fourier transforms and the mesh are those of `torch-pme` (ext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
@@ -21,8 +21,9 @@ from mcgm.segments import segment_sum, take
 REACH = 6.3
 """Largest wave number of an Ewald sum times the width of the charges: what is left out is below exp(-20)."""
 
-MOST_PHASES = 200_000_000
-"""Wave vectors times atoms that an Ewald sum may have: 1.6 GB in float64 for each of a few arrays."""
+MOST_WAVES = 50_000_000
+"""Wave vectors of all structures, or atoms times those in a plane, that an Ewald sum may have: 0.8 GB in float64 for
+each of a few arrays."""
 
 
 def coulomb_potential(width: float) -> Any:
@@ -136,49 +137,50 @@ class Ewald(Sum):
     """All wave vectors up to 6.3 / width, explicitly: exact; its cost grows with the square of the atoms.
 
     E = 1/(2V) sum_k G(k) |S(k)|² - self energies - the neutralising background; slabs with their dipole correction.
+    exp(ikr) is a product of three factors, one for each lattice vector, so that S(k) is a product of matrices.
     """
 
     def __init__(self, width: float) -> None:
         super().__init__()
         self.longest = REACH / width
 
-    def index(self, batch: Batch, structures: PeriodicStructures) -> Int[Tensor, "structure wave 3"]:
-        """Integer wave vectors of one half of the space, zeros behind the last."""
-        reciprocal = (
-            2
-            * np.pi
-            * np.linalg.inv(batch.cell[structures.structure].detach().double().cpu().numpy()).transpose(0, 2, 1)
-        )
-        waves = [torch.from_numpy(_half_space(vectors, self.longest)) for vectors in reciprocal]
-        longest = max((len(wave) for wave in waves), default=0)
-        if longest * structures.size * len(waves) > MOST_PHASES:
+    def index(self, batch: Batch, structures: PeriodicStructures) -> Float[Tensor, "structure x y z"]:
+        """How often each wave vector counts: k stands for -k too, and what is too long, or zero, not at all."""
+        cells = batch.cell[structures.structure].detach().double()
+        if not len(cells):
+            return batch.cell.new_zeros(0, 1, 1, 1)
+        most = torch.floor(self.longest * torch.linalg.vector_norm(cells, dim=2) / (2 * torch.pi)).amax(0).int()
+        x, y, z = (int(most[0]) + 1, 2 * int(most[1]) + 1, 2 * int(most[2]) + 1)
+        if len(cells) * max(x * y * z, structures.size * x * y) > MOST_WAVES:
             raise StructureError(
-                f"an Ewald sum over {longest} wave vectors and {structures.size} atoms in {len(waves)} structures "
+                f"an Ewald sum over {x * y * z} wave vectors and {structures.size} atoms in {len(cells)} structures "
                 "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width)."
             )
-        if not waves:
-            return torch.zeros(0, 0, 3, dtype=torch.int64, device=batch.device)
-        return torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(batch.device)
+        wave = torch.cartesian_prod(*_numbers((x, y, z), cells))
+        squares = _squared_waves(wave, torch.linalg.inv(cells))
+        counted = (squares > 0) & (squares <= self.longest**2)
+        times = torch.where(wave[:, 0] > 0, 2.0, 1.0) * counted
+        return times.reshape(len(cells), x, y, z).to(batch.cell.dtype)
 
     def forward(
         self,
         batch: Batch,
         structures: PeriodicStructures,
-        index: Int[Tensor, "structure wave 3"],
+        index: Float[Tensor, "structure x y z"],
         charges: Float[Tensor, "atom"],
         potential: Any,
     ) -> Float[Tensor, "atom"]:
         """See `Sum`."""
         cell = take(batch.cell, structures.structure)
         positions, charge = structures.pad(batch.positions), structures.pad(charges)
-        volume = torch.linalg.det(cell).abs()[:, None]
-        wave = index.to(cell.dtype) @ (2 * torch.pi * torch.linalg.inv(cell).mT)
-        green = 2 * potential.lr_from_k_sq(wave.square().sum(-1)) / volume
-        phase = wave @ positions.mT
-        cosine, sine = torch.cos(phase), torch.sin(phase)
-        real = green * (cosine @ charge[..., None])[..., 0]
-        imaginary = green * (sine @ charge[..., None])[..., 0]
-        value = (cosine.mT @ real[..., None] + sine.mT @ imaginary[..., None])[..., 0]
+        volume, inverse = torch.linalg.det(cell).abs()[:, None], torch.linalg.inv(cell)
+        numbers = _numbers(index.shape[1:], cell)
+        squares = _squared_waves(torch.cartesian_prod(*numbers), inverse)
+        green = (index.flatten(1) * potential.lr_from_k_sq(squares) / volume).reshape(len(cell), -1, index.shape[3])
+        x, y, z = (_phases(n, part) for n, part in zip(numbers, (positions @ inverse).unbind(-1), strict=True))
+        plane = (x[..., :, None] * y[..., None, :]).flatten(2)
+        structure_factor = (plane * charge[..., None]).mT @ z
+        value = (plane * (z @ (green * structure_factor.conj()).mT)).sum(-1).real
         value = value - potential.self_contribution() * charge
         total = charge.sum(-1, keepdim=True)
         value = value - 2 * potential.background_correction() * total / volume
@@ -218,13 +220,26 @@ SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": Part
 """Ways to sum over periodic images, by the name that specifications use."""
 
 
-def _half_space(reciprocal: np.ndarray, longest: float) -> np.ndarray:
-    """Integer vectors n with 0 < |n @ reciprocal| <= longest, one of each pair n, -n."""
-    lattice = 2 * np.pi * np.linalg.inv(reciprocal).T
-    most = np.floor(longest * np.linalg.norm(lattice, axis=1) / (2 * np.pi)).astype(int)
-    axes = [np.arange(0, most[0] + 1), *(np.arange(-n, n + 1) for n in most[1:])]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    x, y, z = grid.T
-    kept = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    grid = grid[kept]
-    return grid[np.linalg.norm(grid @ reciprocal, axis=1) <= longest]
+def _numbers(sizes: Sequence[int], like: Float[Tensor, "*shape"]) -> list[Float[Tensor, "count"]]:
+    """Integers along each lattice vector, from 0 along the first and around 0 along the others."""
+    starts = (0, -(sizes[1] // 2), -(sizes[2] // 2))
+    return [
+        start + torch.arange(size, dtype=like.dtype, device=like.device)
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _squared_waves(
+    numbers: Float[Tensor, "wave 3"], inverse: Float[Tensor, "structure 3 3"]
+) -> Float[Tensor, "structure wave"]:
+    """k² of integer combinations of reciprocal lattice vectors, the columns of 2 pi / cell."""
+    metric = 4 * torch.pi**2 * inverse.mT @ inverse
+    return (numbers @ metric * numbers).sum(-1)
+
+
+def _phases(
+    numbers: Float[Tensor, "count"], fraction: Float[Tensor, "structure size"]
+) -> Complex[Tensor, "structure size count"]:
+    """exp(2 pi i n s)."""
+    angle = 2 * torch.pi * fraction[..., None] * numbers
+    return torch.complex(torch.cos(angle), torch.sin(angle))
