@@ -118,6 +118,16 @@ class Splitter:
         )
 
 
+def alone(task: str, structure: Structure, do: Callable[[], T], trial: Callable[[Structure], object]) -> T:
+    """What `do` returns for one structure.
+
+    Raises:
+        TooLargeError: memory is refused; the message has the structure's size and, by `trial`, what would fit.
+    """
+    work = Work(sizes=[len(structure)], part=lambda first, last: do(), structure=lambda k: structure, trial=trial)
+    return next(Splitter(task).run(work))
+
+
 @dataclass(frozen=True)
 class _Refused:
     """No memory; keeps the message and not the error, whose traceback would keep the tensors."""

@@ -18,13 +18,14 @@ from mcgm import load
 from mcgm.commands.predict import predictions
 from mcgm.data import Dataset, open_structures
 from mcgm.errors import TooLargeError
+from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.memory import return_freed_memory
 from mcgm.training.config import TrainConfig
 from mcgm.training.evaluation import evaluate
 from mcgm.training.fit import train
 from mcgm.training.recipe import merge, read_recipe, to_config
 
-MEGABYTES = {"train": 100, "evaluate": 40, "predict": 40}
+MEGABYTES = {"train": 100, "evaluate": 40, "predict": 40, "calculator": 40}
 """What is left beyond the imports: enough for a few of the small structures."""
 
 
@@ -53,6 +54,10 @@ def work(folder, output, limits):
         found.predictions.save(output / "evaluated.npz")
     with at_most(limits["predict"]):
         ase.io.write(output / "predicted.extxyz", list(predictions(potential, open_structures(data))))
+    with at_most(limits["calculator"]):
+        small = min(open_structures(data), key=len).to_atoms()
+        energy = MCGMCalculator(potential, allow_discontinuous=True).get_potential_energy(small)
+    (output / "energy.txt").write_text(repr(energy))
 
 
 def refused(folder):
@@ -64,6 +69,9 @@ def refused(folder):
         "train": lambda: train(to_config(recipe, TrainConfig), folder / "refused"),
         "evaluate": lambda: evaluate(potential, Dataset.open(large)),
         "predict": lambda: list(predictions(potential, open_structures(large))),
+        "calculator": lambda: MCGMCalculator(potential, allow_discontinuous=True).get_forces(
+            max(open_structures(large), key=len).to_atoms()
+        ),
     }
     for name, task in tasks.items():
         said = "it fits"

@@ -128,6 +128,15 @@ def test_structure_that_is_too_large_is_named_with_what_would_fit(folder, task):
     assert 10 <= fits < LARGE
 
 
+def test_calculator_names_a_structure_that_is_too_large_with_what_would_fit(folder):
+    said = (folder / "calculator.txt").read_text()
+    assert said.startswith("calculator: ")
+    assert f"with {LARGE} atoms" in said
+    assert 10 <= int(said.split("about ")[1].split(" atoms")[0]) < LARGE
+    whole, limited = (float((folder / name / "energy.txt").read_text()) for name in ("free", "limited"))
+    assert limited == whole
+
+
 def fails_above(atoms, sizes):
     """Work that wants the sizes of its structures, and has memory for so many atoms."""
     tried = []

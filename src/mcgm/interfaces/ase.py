@@ -18,7 +18,8 @@ from mcgm.checkpoint import load
 from mcgm.errors import ConfigError
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters, cluster_choice
 from mcgm.interfaces.skin import WideNeighbors
-from mcgm.potential import Potential
+from mcgm.potential import Potential, Prediction
+from mcgm.splitting import alone
 from mcgm.structure import Structure
 
 __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
@@ -54,6 +55,7 @@ class MCGMCalculator(Calculator):
     Raises:
         ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
         StructureError: at a calculation: unusable atoms, an unknown element, or other atoms than the frozen ones.
+        TooLargeError: at a calculation: the structure does not fit into memory; with what would.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -114,9 +116,13 @@ class MCGMCalculator(Calculator):
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
         if not self.potential.has_charges and {"charges", "dipole"} & set(properties):
             raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
+
+        def predict() -> Prediction:
+            return self.clusters.predict(structure, self._batch(structure), stress=has_stress)
+
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False):
-            prediction = self.clusters.predict(structure, self._batch(structure), stress=has_stress)
+            prediction = alone("calculator", structure, predict, trial=self._try)
         assert prediction.forces is not None
         energy = float(prediction.energy[0])
         self.results = {
@@ -132,6 +138,11 @@ class MCGMCalculator(Calculator):
             self.results["electrostatic_energy"] = float(prediction.electrostatic_energy[0])
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
+
+    def _try(self, structure: Structure) -> None:
+        """Energy and forces of another structure, which nothing is kept of."""
+        batch = Batch.from_structures([structure], cutoff=self.potential.cutoff, dtype=self.potential.dtype)
+        self.potential(batch.to(self.potential.device))
 
     def _batch(self, structure: Structure) -> Batch:
         """Batch with the pairs of the last search if they still serve, of a new one if not."""
