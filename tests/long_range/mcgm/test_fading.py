@@ -8,13 +8,7 @@ from ase.build import molecule
 from ase.data import covalent_radii
 
 from mcgm import Batch, build
-from mcgm.long_range.mcgm.fading import (
-    BROKEN,
-    FadingMolecules,
-    _resistance_by_elimination,
-    _resistance_by_inverse,
-    bond_weight,
-)
+from mcgm.long_range.mcgm.fading import BROKEN, FadingMolecules, bond_weight
 from mcgm.long_range.mcgm.scope import BONDED, BondedMolecules
 from mcgm.long_range.mcgm.specification import MCGM
 from mcgm.structure import Structure
@@ -75,7 +69,7 @@ def presence(atoms):
     values = (found.group == found.group[0]).double().numpy()
     if found.guests is not None:
         here = found.guests.group == found.group[0]
-        values[found.guests.atom[here].numpy()] = found.guests.presence(batch)[here].numpy()
+        values[found.guests.atom[here].numpy()] = found.guests.presence(batch).weight[here].numpy()
     return values
 
 
@@ -123,7 +117,7 @@ def test_two_far_molecules_do_not_know_of_each_other():
     assert unlike_apart(make_potential(), animals["caffeine"], animals["CH4"]) < 1e-11
 
 
-def test_presence_over_one_bond_is_the_weight_of_the_bond():
+def test_presence_of_an_atom_over_one_bond_is_the_weight_of_the_bond():
     length = 1.4 * CARBON
     pair = Atoms("C2", [[0, 0, 0], [length, 0, 0]])
     expected = float(bond_weight(*torch.tensor([[length], [BROKEN * CARBON]], dtype=torch.float64)))
@@ -151,9 +145,10 @@ def test_presence_is_continuous_where_a_fragment_merges_with_one_of_several():
 
 
 def test_two_ways_are_better_than_one():
-    corners = 1.4 * CARBON * np.array([[0, 0, 0], [1, 0, 0], [0.5, 3**0.5 / 2, 0]])
-    triangle, pair = Atoms("C3", corners), Atoms("C2", corners[:2])
-    assert presence(triangle)[1] > presence(pair)[1] + 0.01
+    pair = CARBON * np.array([[0, 0, 0], [0, 1.2, 0]])
+    side_by_side = Atoms("C4", np.concatenate([pair, pair + [1.4 * CARBON, 0, 0]]))
+    in_a_row = Atoms("C4", np.concatenate([pair, pair + [0, 2.6 * CARBON, 0]]))
+    assert presence(side_by_side)[2] > presence(in_a_row)[2] + 0.1 > 0.2
 
 
 def test_bonds_through_the_boundary_fade_too():
@@ -163,32 +158,20 @@ def test_bonds_through_the_boundary_fade_too():
     assert presence(chain)[1] == pytest.approx(presence(open_pair)[1], abs=1e-9)
 
 
-@pytest.mark.parametrize("ways", [_resistance_by_elimination, _resistance_by_inverse])
-def test_resistances_are_those_of_kirchhoff(ways):
-    # a triangle of 1, 2, 3 ohm: between the ends of the first, 1 parallel to 5; a fourth node far off
-    links = torch.full((1, 4, 4), 1e-9, dtype=torch.float64)
-    for a, b, ohm in ((0, 1, 1), (1, 2, 2), (0, 2, 3)):
-        links[0, a, b] = links[0, b, a] = 1 / ohm
-    links[0].fill_diagonal_(0)
-    found = ways(links)[0]
-    assert float(found[0, 1]) == pytest.approx(5 / 6, rel=1e-6)
-    assert float(found[1, 2]) == pytest.approx(2 * 4 / 6, rel=1e-6)
-    assert torch.equal(found.diagonal(), torch.zeros(4, dtype=torch.float64))
-    torch.testing.assert_close(found, found.T)
+def test_an_element_is_as_present_as_its_most_likely_holder_is_near():
+    """Two atoms of an element are not twice as present as one, or a crystal would depend on the size of its cell."""
+    length = 1.4 * CARBON
+    line = Atoms("NCCN", [[x * length, 0, 0] for x in range(4)])
+    batch = batch_of(line)
+    guests = FadingMolecules()(batch).guests
+    presence = guests.presence(batch)
 
+    def reach(group, atom):
+        return float(presence.reach[(guests.group == group) & (guests.atom == atom)])
 
-def test_elimination_and_inverse_agree_on_random_networks():
-    generator = torch.Generator().manual_seed(0)
-    links = torch.rand(5, 7, 7, generator=generator, dtype=torch.float64)
-    links = (links + links.mT) * (1 - torch.eye(7, dtype=torch.float64))
-    torch.testing.assert_close(_resistance_by_elimination(links), _resistance_by_inverse(links), rtol=1e-12, atol=1e-14)
-
-
-def test_nearly_whole_and_nearly_broken_bonds_side_by_side_cost_no_digits():
-    conductance = torch.tensor([1e9, 1e-9, 1e9], dtype=torch.float64)
-    links = torch.diag_embed(conductance, 1)[None]
-    found = _resistance_by_elimination(links + links.mT)[0]
-    torch.testing.assert_close(found[0, 1:], torch.cumsum(1 / conductance, 0), rtol=1e-15, atol=0)
+    assert reach(1, 0) == reach(1, 3) < 1
+    assert float(presence.weight[(guests.group == 1) & (guests.atom == 3)]) < reach(1, 3)
+    assert reach(1, 2) == 1
 
 
 def test_only_what_is_smooth_says_so():

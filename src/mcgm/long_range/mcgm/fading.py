@@ -5,10 +5,12 @@ another fragment, the atoms there are guests, present to a degree c between 0 (t
 the two fragments become one). With guests wholly present both hierarchies see the same atoms and give the same
 features; energies count per host atom: so nothing steps where fragments merge, nor where guests leave.
 
-c must be smooth in the lengths of all partial bonds, 0 without a path and 1 along a path of whole bonds, and equal for
-two fragments about to merge. The resistance of a network of conductors has these properties (Klein and Randić,
-J. Math. Chem. 12, 81 (1993)): with w the bond's smooth weight and w / (1 - w) its conductance, c = 1 / (1 + R), R the
-effective resistance between the fragments. For a single bond c = w. This construction is ours.
+c must be smooth in the lengths of all partial bonds, 0 without a path and 1 along a path of whole bonds, equal for two
+fragments about to merge, and such that a crystal and its supercell have the same means. A random walk between fragments
+has these properties: with w the bond's smooth weight it steps over it at the rate w / (1 - w), and dies at the rate 1
+for every atom of the fragment where it is. The means of a fragment weigh atoms by the time that a walker from it spends
+with each of them; c is that time against the one with an atom of the fragment itself. For two atoms c = w. An element
+that only guests have is as present as it is likely that the walker meets it. This construction is ours.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mcgm.batch import Batch
-from mcgm.long_range.mcgm.scope import BONDED, Groups, Scope, components, covalent_sum
+from mcgm.long_range.mcgm.scope import BONDED, Groups, Presence, Scope, components, covalent_sum
+from mcgm.long_range.mcgm.walks import arrivals, expected_times
 from mcgm.neighbors import Edges, Neighbors, edge_vectors
 from mcgm.segments import segment_sum, take
 
@@ -30,11 +32,8 @@ BROKEN = 1.6
 """Two atoms have no bond above this multiple of the sum of their covalent radii: above hydrogen bonds' O-H, about 1.8,
 no contact between molecules counts."""
 
-SHORT, OPEN = 1e-10, 1e-10
-"""Resistance of a whole bond and conductance of none: what is left of a step where fragments merge and part."""
-
-ELIMINATED = 16
-"""Largest network, in fragments, whose resistances are found by elimination: its cost grows with the fourth power."""
+SHORT = 1e-10
+"""Inverse of the rate over a whole bond: what is left of a step where fragments merge."""
 
 
 class FadingMolecules(Scope):
@@ -62,32 +61,54 @@ class FadingMolecules(Scope):
 
 
 @dataclass(frozen=True, eq=False)
-class PartialGuests:
-    """Guests, and the network of partial bonds between fragments that says how present they are.
+class Networks:
+    """Fragments joined by partial bonds, one network for each molecule that has some, padded to the largest.
 
-    Networks stand side by side, padded to the largest: `slot` and `bond_slot` are the position of a guest's pair of
-    fragments, and of a bond's (both directions), in matrices of `size` rows, one for each of the `networks`.
+    `bond_slot` is the position of each bond (both directions) in matrices over network, fragment and fragment; `mass`
+    counts the atoms of fragments, 1 in the padding. `searched` are networks with an element that not every fragment
+    has, once for each such element, and `holds` says which have it.
+    """
+
+    bonds: Neighbors
+    broken: Float[Tensor, "bond"]
+    bond_slot: Int[Tensor, "bond"]
+    mass: Float[Tensor, "network fragment"]
+    searched: Int[Tensor, "search"]
+    holds: Bool[Tensor, "search fragment"]
+
+    def rates(self, batch: Batch) -> Float[Tensor, "network fragment fragment"]:
+        """At which a walker steps from fragment to fragment, in float64, differentiable in positions and cell."""
+        edges = edge_vectors(self.bonds, batch.positions, batch.cell, batch.molecule)
+        weight = bond_weight(edges.length.double(), self.broken.double())
+        networks, size = self.mass.shape
+        rates = segment_sum(weight / (1 - weight + SHORT), self.bond_slot, networks * size**2)
+        return rates.reshape(networks, size, size)
+
+
+@dataclass(frozen=True, eq=False)
+class PartialGuests:
+    """Guests, and the networks that say how present they are.
+
+    `slot` is the position of a guest's pair of fragments, its host's and its own, in a matrix for every network;
+    `search_slot` that of its element and host among all searches, the one behind the last where no search is needed.
     """
 
     atom: Int[Tensor, "guest"]
     group: Int[Tensor, "guest"]
     slot: Int[Tensor, "guest"]
-    bonds: Neighbors
-    broken: Float[Tensor, "bond"]
-    bond_slot: Int[Tensor, "bond"]
-    networks: int
-    size: int
+    search_slot: Int[Tensor, "guest"]
+    networks: Networks
 
-    def presence(self, batch: Batch) -> Float[Tensor, "guest"]:
-        """c = 1 / (1 + R) between the guest's fragment and its host's, in float64 inside."""
-        length = self._edges(batch).length.double()
-        conductance = _conductance(bond_weight(length, self.broken.double()))
-        links = segment_sum(conductance, self.bond_slot, self.networks * self.size**2)
-        resistance = effective_resistance(links.reshape(self.networks, self.size, self.size))
-        return take((1 / (1 + resistance)).flatten(), self.slot).to(batch.positions.dtype)
-
-    def _edges(self, batch: Batch) -> Edges:
-        return edge_vectors(self.bonds, batch.positions, batch.cell, batch.molecule)
+    def presence(self, batch: Batch) -> Presence:
+        """See the module; in float64 inside."""
+        networks = self.networks
+        rates = networks.rates(batch)
+        times = expected_times(rates, networks.mass)
+        weight = times / times.diagonal(dim1=-2, dim2=-1)[..., None]
+        met = arrivals(take(rates, networks.searched), take(networks.mass, networks.searched), networks.holds)
+        met = torch.cat([met.flatten(), met.new_ones(1)])
+        dtype = batch.positions.dtype
+        return Presence(take(weight.flatten(), self.slot).to(dtype), take(met, self.search_slot).to(dtype))
 
 
 def bond_weight(length: Float[Tensor, "bond"], broken: Float[Tensor, "bond"]) -> Float[Tensor, "bond"]:
@@ -102,63 +123,6 @@ def smooth_step(x: Float[Tensor, "*rest"]) -> Float[Tensor, "*rest"]:
     return x**4 * (35 + x * (-84 + x * (70 - 20 * x)))
 
 
-def _conductance(weight: Float[Tensor, "bond"]) -> Float[Tensor, "bond"]:
-    return weight / (1 - weight + SHORT)
-
-
-def effective_resistance(
-    links: Float[Tensor, "network fragment fragment"],
-) -> Float[Tensor, "network fragment fragment"]:
-    """Resistance between all pairs of nodes of networks given by their conductances (symmetric, zero where absent).
-
-    All pairs have the conductance OPEN in addition, so that R is finite. By elimination of nodes without a subtraction
-    (so that bonds nearly whole and nearly broken side by side cost no digits), where networks are small; else from the
-    inverse of the Laplacian, which loses about half of the digits in such a case.
-    """
-    size = links.shape[-1]
-    others = 1 - torch.eye(size, dtype=links.dtype, device=links.device)
-    links = (links + OPEN) * others
-    return _resistance_by_elimination(links) if size <= ELIMINATED else _resistance_by_inverse(links)
-
-
-def _resistance_by_inverse(
-    links: Float[Tensor, "network fragment fragment"],
-) -> Float[Tensor, "network fragment fragment"]:
-    """R_ab = X_aa + X_bb - 2 X_ab with X = (L + 1 1ᵀ/n)⁻¹, L the Laplacian."""
-    inverse = torch.linalg.inv(torch.diag_embed(links.sum(-1)) - links + 1 / links.shape[-1])
-    own = inverse.diagonal(dim1=-2, dim2=-1)
-    return own[:, :, None] + own[:, None, :] - 2 * inverse
-
-
-def _resistance_by_elimination(
-    links: Float[Tensor, "network fragment fragment"],
-) -> Float[Tensor, "network fragment fragment"]:
-    """With every node grounded in turn: L = (1 - U)ᵀ D (1 - U), U >= 0, and R = sum_k V_ak² / D_k, V = (1 - U)⁻¹.
-
-    Source of the way without subtractions: Alfa, Xue and Ye, Math. Comp. 71, 217 (2002).
-    """
-    size = links.shape[-1]
-    ground = torch.arange(size, device=links.device)
-    order = (ground[:, None] + 1 + ground) % size  # the grounded node stands last
-    rest = links[:, order[:, :, None], order[:, None, :]]
-    rows, pivots = [], []
-    for node in range(size - 1):
-        row = rest[..., 0, 1:]
-        pivot = row.sum(-1)
-        rows.append(pad(row[..., :-1] / pivot[..., None], (node + 1, 0)))
-        pivots.append(pivot)
-        step = rest[..., 1:, 0, None] * row[..., None, :] / pivot[..., None, None]
-        rest = rest[..., 1:, 1:] + step
-        rest = rest * (1 - torch.eye(rest.shape[-1], dtype=rest.dtype, device=rest.device))
-    upper = torch.stack(rows, dim=-2)
-    unit = torch.eye(size - 1, dtype=links.dtype, device=links.device)
-    inverse = torch.linalg.solve_triangular(unit - upper, unit, upper=True, unitriangular=True)
-    resistance = (inverse.square() / torch.stack(pivots, dim=-1)[..., None, :]).sum(-1)
-    # from the order of each ground back to that of the nodes
-    place = (ground[None, :] - ground[:, None] - 1) % size
-    return torch.gather(pad(resistance, (0, 1)), 2, place.expand(len(links), -1, -1))
-
-
 def _guests(
     batch: Batch, partial: Int[Tensor, "bond"], broken: Float[Tensor, "edge"], fragment: np.ndarray, parent: np.ndarray
 ) -> PartialGuests:
@@ -167,7 +131,8 @@ def _guests(
     `partial` are the edges that are partial bonds; `fragment` of every atom, `parent` (its molecule) of every fragment.
     """
     neighbors = batch.neighbors
-    joined = np.unique(parent[fragment[neighbors.source[partial].cpu().numpy()]])
+    source, target = (ends[partial].cpu().numpy() for ends in (neighbors.source, neighbors.target))
+    joined = np.unique(parent[fragment[source]])
     network = np.full(parent.max() + 1, -1)
     network[joined] = np.arange(len(joined))
     fragments = np.flatnonzero(network[parent] >= 0)
@@ -176,6 +141,7 @@ def _guests(
     first = np.cumsum(count) - count
     rank = np.full(len(parent), -1)
     rank[fragments] = np.arange(len(fragments)) - first[network[parent[fragments]]]
+    size = int(count.max())
 
     own = network[parent[fragment]]
     atom = np.flatnonzero(own >= 0)
@@ -185,23 +151,39 @@ def _guests(
     host = fragments[first[own[guest]] + nth]
     elsewhere = host != fragment[guest]
     guest, host = guest[elsewhere], host[elsewhere]
-    size = int(count.max())
+
+    mass = np.ones((len(joined), size))
+    mass[own[atom], rank[fragment[atom]]] = 0
+    np.add.at(mass, (own[atom], rank[fragment[atom]]), 1)
+    numbers = batch.numbers.cpu().numpy()
+    holds = np.zeros((len(joined), numbers.max() + 1, size), dtype=bool)
+    holds[own[atom], numbers[atom], rank[fragment[atom]]] = True
+    held = holds.sum(-1)
+    searched, kind = np.nonzero((held > 0) & (held < count[:, None]))
+    search = np.full(held.shape, len(searched))
+    search[searched, kind] = np.arange(len(searched))
+    searching = search[own[guest], numbers[guest]]
+
+    def tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(batch.device)
 
     def slot(a: np.ndarray, b: np.ndarray) -> Tensor:
-        place = (network[parent[a]] * size + rank[a]) * size + rank[b]
-        return torch.from_numpy(place).to(batch.device)
+        return tensor((network[parent[a]] * size + rank[a]) * size + rank[b])
 
-    source, target = (ends[partial].cpu().numpy() for ends in (neighbors.source, neighbors.target))
     image = neighbors.image[partial]
-    return PartialGuests(
-        atom=torch.from_numpy(guest).to(batch.device),
-        group=torch.from_numpy(host).to(batch.device),
-        slot=slot(host, fragment[guest]),
-        bonds=Neighbors(
-            neighbors.source[partial], neighbors.target[partial], image, torch.nonzero(image.any(dim=1)).flatten()
-        ),
+    crossing = torch.nonzero(image.any(dim=1)).flatten()
+    networks = Networks(
+        bonds=Neighbors(neighbors.source[partial], neighbors.target[partial], image, crossing),
         broken=broken[partial],
         bond_slot=slot(fragment[source], fragment[target]),
-        networks=len(joined),
-        size=size,
+        mass=tensor(mass),
+        searched=tensor(searched),
+        holds=tensor(holds[searched, kind]),
+    )
+    return PartialGuests(
+        atom=tensor(guest),
+        group=tensor(host),
+        slot=slot(host, fragment[guest]),
+        search_slot=tensor(np.where(searching < len(searched), searching * size + rank[host], len(searched) * size)),
+        networks=networks,
     )

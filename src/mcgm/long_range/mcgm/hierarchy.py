@@ -25,8 +25,7 @@ from mcgm.long_range.base import Clusters, Contribution, LongRange
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.clusterers import Clusterer
-from mcgm.long_range.mcgm.fading import smooth_step
-from mcgm.long_range.mcgm.scope import Guests, Scope
+from mcgm.long_range.mcgm.scope import Guests, Presence, Scope
 from mcgm.long_range.mcgm.total_charge import Ignored, TotalCharge, charge_density
 from mcgm.segments import segment_sum, take
 
@@ -43,11 +42,15 @@ def once_per_atom(mass: Float[Tensor, "cluster"]) -> Float[Tensor, "cluster"]:
     return mass
 
 
-def present_clusters(assignment: Assignment, faded: Assignment) -> Float[Tensor, "cluster"]:
-    """How present clusters are: wholly, once they have one whole member; soft ones always are."""
+def presence_of_clusters(assignment: Assignment, reach: Float[Tensor, "member"]) -> Presence:
+    """A cluster is as present as its most present member; soft ones always are."""
     if not assignment.is_hard:
-        return faded.weight.new_ones(faded.clusters)
-    return smooth_step(segment_sum(faded.weight, faded.cluster, faded.clusters))
+        whole = reach.new_ones(assignment.clusters)
+        return Presence(whole, whole)
+    most = reach.new_zeros(assignment.clusters).scatter_reduce(0, assignment.cluster, reach.detach(), "amax")
+    leading = (reach == take(most, assignment.cluster)).to(reach.dtype)
+    present = assignment.total(leading * reach) / assignment.total(leading).clamp(min=1)
+    return Presence(present, present)
 
 
 WEIGHTINGS: dict[str, Weighting] = {"cluster": once_per_cluster, "atom": once_per_atom}
@@ -73,7 +76,7 @@ class HierarchyState:
 
     index: HierarchyIndex
     density: Float[Tensor, "cluster 2"]
-    presence: Float[Tensor, "node"] | None
+    presence: Presence | None
     prescribed: tuple[tuple[Assignment, ...], ...] | None
     chance: Chance | None
     features: tuple[Float[Tensor, "_ channel"], ...] = ()
@@ -98,16 +101,16 @@ class Exchange(nn.Module):
     def rise(
         self,
         nodes: Float[Tensor, "node channel"],
-        presence: Float[Tensor, "node"] | None,
+        presence: Presence | None,
         assign: Callable[[int, Tensor], Assignment],
     ) -> tuple[list[Tensor], list[Assignment]]:
         """Features of every level above the atoms, and the assignments between levels."""
         features, assignments = [], []
         for level, transform in enumerate(self.maps):
             assignment = assign(level, nodes)
-            pooled = assignment if presence is None else assignment.faded(presence)
+            pooled = assignment if presence is None else assignment.faded(presence.weight)
             nodes = transform(pooled.mean(nodes))
-            presence = None if presence is None else present_clusters(assignment, pooled)
+            presence = None if presence is None else presence_of_clusters(assignment, presence.reach)
             features.append(nodes)
             assignments.append(assignment)
         return features, assignments
@@ -176,7 +179,8 @@ class Hierarchy(LongRange):
         if clusters is not None:
             raise ConfigError("assignments cannot be prescribed while bonds are partial (scope='molecule').")
         partial = index.guests.presence(batch)
-        presence = torch.cat([partial.new_ones(batch.n_atoms), partial])
+        home = partial.weight.new_ones(batch.n_atoms)
+        presence = Presence(torch.cat([home, partial.weight]), torch.cat([home, partial.reach]))
         return HierarchyState(index, density, presence, None, chance)
 
     def exchange(

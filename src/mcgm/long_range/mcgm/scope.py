@@ -28,6 +28,17 @@ BONDED = 1.25
 """Two atoms are bonded below this multiple of the sum of their covalent radii (Cordero et al. 2008)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Presence:
+    """How much of guests is there, 0 to 1: `weight` in means, 1 for atoms at home; `reach` of the guest's element.
+
+    The latter is 1 where an atom at home is of this element, and the same for all guests of one element.
+    """
+
+    weight: Float[Tensor, "guest"]
+    reach: Float[Tensor, "guest"]
+
+
 class Guests(Protocol):
     """Atoms that are seen in a group besides their own, each in part."""
 
@@ -39,8 +50,8 @@ class Guests(Protocol):
     def group(self) -> Int[Tensor, "guest"]:
         """In which group it is a guest."""
 
-    def presence(self, batch: Batch) -> Float[Tensor, "guest"]:
-        """How much of it is there, 0 to 1, differentiable in positions and cell."""
+    def presence(self, batch: Batch) -> Presence:
+        """How much of it is there, differentiable in positions and cell."""
 
 
 @dataclass(frozen=True, eq=False)
