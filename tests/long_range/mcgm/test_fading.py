@@ -146,8 +146,9 @@ def test_presence_is_continuous_where_a_fragment_merges_with_one_of_several():
 
 def test_two_ways_are_better_than_one():
     pair = CARBON * np.array([[0, 0, 0], [0, 1.2, 0]])
-    side_by_side = Atoms("C4", np.concatenate([pair, pair + [1.4 * CARBON, 0, 0]]))
-    in_a_row = Atoms("C4", np.concatenate([pair, pair + [0, 2.6 * CARBON, 0]]))
+    side_by_side, in_a_row = (
+        Atoms("C4", np.concatenate([pair, pair + CARBON * np.array(way)])) for way in ([1.4, 0, 0], [0, 2.6, 0])
+    )
     assert presence(side_by_side)[2] > presence(in_a_row)[2] + 0.1 > 0.2
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from mcgm.batch import Batch
 from mcgm.long_range.mcgm.scope import BONDED, Groups, Presence, Scope, components, covalent_sum
 from mcgm.long_range.mcgm.walks import arrivals, expected_times
-from mcgm.neighbors import Edges, Neighbors, edge_vectors
+from mcgm.neighbors import Neighbors, edge_vectors
 from mcgm.segments import segment_sum, take
 
 BROKEN = 1.6
@@ -73,8 +73,8 @@ class Networks:
     broken: Float[Tensor, "bond"]
     bond_slot: Int[Tensor, "bond"]
     mass: Float[Tensor, "network fragment"]
-    searched: Int[Tensor, "search"]
-    holds: Bool[Tensor, "search fragment"]
+    searched: Int[Tensor, "element"]
+    holds: Bool[Tensor, "element fragment"]
 
     def rates(self, batch: Batch) -> Float[Tensor, "network fragment fragment"]:
         """At which a walker steps from fragment to fragment, in float64, differentiable in positions and cell."""

@@ -27,7 +27,7 @@ from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.clusterers import Clusterer
 from mcgm.long_range.mcgm.scope import Guests, Presence, Scope
 from mcgm.long_range.mcgm.total_charge import Ignored, TotalCharge, charge_density
-from mcgm.segments import segment_sum, take
+from mcgm.segments import take
 
 Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
 

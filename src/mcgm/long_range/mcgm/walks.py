@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 ELIMINATED = 64
-"""Largest network that is solved node by node; larger ones by a factorisation, which loses digits where rates differ."""
+"""Largest network that is solved node by node; larger ones by factors, which lose digits where rates differ much."""
 
 
 def expected_times(
