@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from mcgm import Batch, Potential, build
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.radial import GaussianBasis, PolynomialEnvelope
 from mcgm.data import Dataset, fit_references
 from mcgm.neighbors import Edges
+from mcgm.radial import GaussianBasis, PolynomialEnvelope
 from mcgm.segments import segment_sum, take
 from mcgm.testing import QUICK, validate_potential
 

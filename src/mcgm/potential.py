@@ -18,7 +18,7 @@ from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.derivatives import differentiate
 from mcgm.errors import StructureError
-from mcgm.long_range.base import Clusters, LongRangeSpec
+from mcgm.long_range.base import Clusters, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
@@ -150,6 +150,16 @@ class Potential(nn.Module):
     def is_smooth(self) -> bool:
         """Whether the energy is a smooth function of the positions, as dynamics needs."""
         return self.specification.is_smooth
+
+    @property
+    def not_promised(self) -> dict[Promise, str]:
+        """What it does not promise of its energy, each with the reason."""
+        return self.specification.not_promised
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether it jumps because labels of clusters do, which can be frozen."""
+        return self.specification.has_labels
 
     @property
     def has_charges(self) -> bool:

@@ -13,13 +13,27 @@ from ase.md.verlet import VelocityVerlet
 from mcgm import build
 from mcgm.errors import ConfigError, StructureError
 from mcgm.interfaces.ase import FrozenClusters, MCGMCalculator
-from mcgm.long_range import MCGM
+from mcgm.long_range import MCGM, LongRangeSpec, NoLongRange
 from mcgm.long_range.mcgm.clusterers import KMeansPlusPlus
 from mcgm.testing import zoo
 from mcgm.testing.derivatives import path_through
 
 OVER_ATOMS = MCGM(levels=1, clusterers=(KMeansPlusPlus(2.0),), energy_per="cluster")
 """K-means over the atoms themselves, whose labels flip often."""
+
+
+class Declares(LongRangeSpec):
+    """Exchanges nothing, and promises less than it could."""
+
+    def __init__(self, **not_promised):
+        self.left_out = not_promised
+
+    @property
+    def not_promised(self):
+        return self.left_out
+
+    def build(self, channels, layers):
+        return NoLongRange().build(channels, layers)
 
 
 def make_potential(long_range=OVER_ATOMS, scale=0.3, **options):
@@ -175,5 +189,16 @@ def test_what_makes_no_sense_is_refused_with_what_to_do(potential):
         MCGMCalculator(potential)
     with pytest.raises(ConfigError, match="this one is smooth"):
         MCGMCalculator(make_potential("mcgm"), clusters="frozen")
+    jumps = make_potential(Declares(smooth="it is made to jump"))
+    with pytest.raises(ConfigError, match=r"false\): it is made to jump\.(?!.*frozen)"):
+        MCGMCalculator(jumps)
+    with pytest.raises(ConfigError, match="has none: it is made to jump"):
+        MCGMCalculator(jumps, clusters="frozen")
     with pytest.raises(ConfigError, match="Did you mean 'frozen'"):
         MCGMCalculator(potential, clusters="frosen")
+
+
+def test_a_symmetry_that_is_not_promised_is_said():
+    potential = make_potential(Declares(rotation="its grid is fixed in space", copies="it sees them all"))
+    with pytest.warns(UserWarning, match="no invariance under rotation: its grid is fixed in space"):
+        MCGMCalculator(potential)

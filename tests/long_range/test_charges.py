@@ -12,7 +12,7 @@ from mcgm import Batch, build, load
 from mcgm.errors import ConfigError, StructureError
 from mcgm.long_range import MCGM, LatentCharges, NoLongRange, Together
 from mcgm.long_range.coulomb import Ewald, OpenPairs, ParticleMesh, PeriodicStructures, coulomb_potential
-from mcgm.testing import InvarianceSuite, PhysicsSuite, unlike_apart, zoo
+from mcgm.testing import DOUBLE, InvarianceSuite, PhysicsSuite, copies_apart, unlike_apart, zoo
 from mcgm.testing.limits import degenerate
 
 CUTOFF = 4.0
@@ -233,12 +233,15 @@ class ChargeClaims:
         animals = zoo()
         return [animals[name] for name in ("HCN", "alanine dipeptide", "NaCl cell")]
 
-    def test_copies_out_of_reach_add_up(self):
-        """Declared: neutral copies 60 Å apart interact as dipoles, above the limit of local and mean-field blocks."""
+    def test_copies_far_apart_interact_as_declared(self):
+        """As dipoles, above the limit of local and mean-field blocks."""
+        figure = copies_apart(self.potential().double(), zoo()["HCN"])
+        assert DOUBLE.copies < figure < 1e-2
+        assert "copies" in self.potential().not_promised
 
-    def test_degenerate_structures_are_answered(self):
-        """Declared: an atom without neighbours may feel charges far away; finite all the same."""
-        assert degenerate(self.potential()) < 1.0
+    def test_an_atom_without_neighbours_feels_charges_as_declared(self):
+        assert 0 < degenerate(self.potential()) < 1.0
+        assert "isolation" in self.potential().not_promised
 
 
 class TestCharges(ChargeClaims, PhysicsSuite):

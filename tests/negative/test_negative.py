@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from unittest import SkipTest
 
 import numpy as np
 import pytest
@@ -128,6 +129,40 @@ def test_a_potential_that_says_it_jumps_is_excused_from_paths_and_copies():
     potential = models.Jumps()
     potential.is_smooth = False
     assert failed_claims(potential, open_structures()) == set()
+
+
+def test_what_is_declared_is_reported_and_everything_else_still_judged():
+    turned = models.NotRotationInvariant()
+    turned.not_promised = {"rotation": "it has a frame of its own"}
+    assert failed_claims(turned, open_structures()) == {"reflection"}
+    rows = validate_potential(turned, open_structures(), effort=SHORT, rows=(1,)).rows
+    (rotation,) = (row for row in rows if row.claim == "rotation")
+    assert (rotation.verdict, rotation.limit) == ("reported", None)
+    assert rotation.measured > 1e-3
+
+
+def test_degenerate_structures_need_an_answer_whatever_is_declared():
+    broken = models.NotANumberForOneAtom()
+    broken.not_promised = {"isolation": "it reaches far"}
+    assert DEGENERATE in failed_claims(broken, open_structures())
+    pinned = models.PinnedToTheOrigin()
+    pinned.not_promised = {"isolation": "", "translation": "", "copies": ""}
+    assert failed_claims(pinned, open_structures()) == {CUTOFF}
+
+
+def test_the_suite_skips_what_is_declared_and_says_why():
+    class Suite(PhysicsSuite):
+        count = 2
+
+        def potential(self):
+            potential = models.NotRotationInvariant()
+            potential.not_promised = {"rotation": "it has a frame of its own"}
+            return potential
+
+    with pytest.raises(SkipTest, match="does not promise rotation: it has a frame of its own"):
+        Suite().test_energy_and_forces_turn_with_the_structure()
+    with pytest.raises(AssertionError):
+        Suite().test_mirror_images_have_one_energy()
 
 
 def test_a_potential_that_raises_is_reported_not_raised():

@@ -58,6 +58,14 @@ def test_a_sound_model_keeps_every_promise_and_the_figures_are_written(model, st
     assert unlike["measured"] > 1e-6
 
 
+def test_what_a_block_does_not_promise_is_said(structures, tmp_path, capsys):
+    path, figures = tmp_path / "charges.safetensors", tmp_path / "figures.json"
+    fresh(long_range="charges").save(path)
+    assert main(["check", str(path), str(structures), "--quick", "--rows", "10", "16", "--json", str(figures)]) == 0
+    assert "Not promised, and reported only: copies, for charges of copies" in " ".join(capsys.readouterr().out.split())
+    assert "isolation" in json.loads(figures.read_text())["not_promised"]
+
+
 def test_a_model_that_steps_at_the_cutoff_breaks_row_9_and_exits_with_1(structures, tmp_path, capsys):
     path = tmp_path / "cosine.safetensors"
     fresh(long_range="none", backbone_options=SMALL | {"envelope": "cosine"}).save(path)

@@ -15,9 +15,9 @@ from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
 from mcgm.backbones.dimenet_blocks import EmbeddingBlock, Geometry, InteractionBlock, OutputBlock
 from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.edge_updates import EdgeState, build_update
-from mcgm.backbones.radial import envelope_named
 from mcgm.batch import Batch
 from mcgm.neighbors import Edges
+from mcgm.radial import envelope_named
 
 SIZES: dict[str, dict[str, Any]] = {
     "paper": {

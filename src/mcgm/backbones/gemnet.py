@@ -16,10 +16,10 @@ from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.edge_updates import EdgeState, build_update
 from mcgm.backbones.gemnet_bases import BASES
 from mcgm.backbones.gemnet_blocks import Dense, EdgeEmbedding, Geometry, InteractionBlock, OutputBlock
-from mcgm.backbones.radial import envelope_named
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.neighbors import Edges
+from mcgm.radial import envelope_named
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {

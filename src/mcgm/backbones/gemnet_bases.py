@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mcgm.backbones.angular import exact_constant
 from mcgm.backbones.bessel import LearnedBesselBasis, SphericalBesselBasis
-from mcgm.backbones.radial import GaussianBasis
+from mcgm.radial import GaussianBasis
 
 
 @dataclass(frozen=True)

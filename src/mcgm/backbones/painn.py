@@ -15,10 +15,10 @@ from mcgm.backbones.atom_pairs import times_pair
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.linear_parts import linear_parts
-from mcgm.backbones.radial import BesselBasis, envelope_named
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
+from mcgm.radial import BesselBasis, envelope_named
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 

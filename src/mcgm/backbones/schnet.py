@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from mcgm.activations import ShiftedSoftplus
 from mcgm.backbones.atom_pairs import AtomPairs, times_pair
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.radial import GaussianBasis, envelope_named
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
+from mcgm.radial import GaussianBasis, envelope_named
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 

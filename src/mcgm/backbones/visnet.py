@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mcgm.backbones.atom_pairs import reverse_edges
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.directional import Slots
-from mcgm.backbones.radial import envelope_named
 from mcgm.backbones.visnet_layers import (
     FirstMessages,
     FirstPairUpdate,
@@ -28,6 +27,7 @@ from mcgm.backbones.visnet_layers import (
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.neighbors import Edges
+from mcgm.radial import envelope_named
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 

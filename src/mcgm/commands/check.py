@@ -132,6 +132,7 @@ def _show(path: Path, potential: Potential, validation: Validation) -> None:
         words.append(
             f"Left out, for they have elements that the model does not know: {', '.join(validation.left_out)}."
         )
+    words += [f"Not promised, and reported only: {promise}, for {why}." for promise, why in _left_out(potential)]
     words.append(f"Rows {', '.join(map(str, PROGRAM_ROWS))} are about the program: its test suite measures them.")
     console.print("\n".join(words), highlight=False, markup=False)
     broken = sorted({row.number for row in validation.failures})
@@ -139,6 +140,10 @@ def _show(path: Path, potential: Potential, validation: Validation) -> None:
         console.print(f"Broken promises: row {', '.join(map(str, broken))}.", style="bold red")
     else:
         console.print("Every promise that was measured is kept.", style="bold green")
+
+
+def _left_out(potential: Potential) -> list[tuple[str, str]]:
+    return [item for item in potential.not_promised.items() if item[0] != "smooth"]
 
 
 def _table(validation: Validation) -> Table:
@@ -163,6 +168,6 @@ def _write(file: Path, path: Path, potential: Potential, validation: Validation)
     from mcgm.files import replacing
 
     content = {"model": str(path), "dtype": str(potential.dtype).removeprefix("torch."), "smooth": potential.is_smooth}
-    content |= validation.plain()
+    content |= {"not_promised": potential.not_promised} | validation.plain()
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from ase import Atoms
 from mcgm.dynamics.record import Record, Row, State, read_state
 from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
 from mcgm.errors import ConfigError, StructureError
-from mcgm.interfaces.ase import JUMPS, MCGMCalculator
+from mcgm.interfaces.ase import MCGMCalculator, jumps
 from mcgm.interfaces.clusters import ClusterChoice, FrozenClusters
 from mcgm.potential import Potential
 
@@ -88,7 +88,7 @@ def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: 
         ConfigError: a potential that jumps, or frozen clusters of one that does not.
     """
     if clusters == "fresh" and not potential.is_smooth:
-        raise ConfigError(f"{JUMPS} Here: --clusters frozen.")
+        raise ConfigError(jumps(potential) + (" Here: --clusters frozen." if potential.has_labels else ""))
     choice: str | ClusterChoice = FrozenClusters(at=atoms) if clusters == "frozen" else clusters
     return MCGMCalculator(potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice)
 

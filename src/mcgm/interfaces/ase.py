@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,12 +28,18 @@ __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 INFO_KEYS = ("charge", "spin")
 
 
-JUMPS = (
-    "the energy of this potential jumps where its clusters change (is_smooth is false), so dynamics would not conserve "
-    "energy and optimisers may not converge. Choose: a potential trained with long_range='mcgm', whose energy is "
-    "smooth; clusters='frozen', which keeps the clusters of the first frame; or allow_discontinuous=True, which takes "
-    "the jumps (single points, comparisons)."
-)
+SYMMETRIES = ("rotation", "reflection", "translation", "wrapping")
+
+
+def jumps(potential: Potential) -> str:
+    """What a potential that jumps is refused with: why it does, and what to do."""
+    why = potential.not_promised.get("smooth", "the energy or the force jumps")
+    frozen = "clusters='frozen', which keeps the clusters of the first frame; " if potential.has_labels else ""
+    return (
+        f"this potential is not smooth (is_smooth is false): {why}. Dynamics would not conserve energy and optimisers "
+        f"may not converge. Choose: a potential trained with long_range='mcgm', whose energy is smooth; {frozen}or "
+        "allow_discontinuous=True, which takes the jumps (single points, comparisons)."
+    )
 
 
 class MCGMCalculator(Calculator):
@@ -41,7 +48,8 @@ class MCGMCalculator(Calculator):
     Total charge (e) and spin (unpaired electrons) are read from `atoms.info`. `results` also holds `energies`, the
     atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were used. With
     charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global
-    torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied.
+    torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied. A symmetry that the
+    potential does not promise is a warning.
 
     Args:
         potential: a potential, or the path of its file.
@@ -89,7 +97,11 @@ class MCGMCalculator(Calculator):
             self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
             self.clusters = cluster_choice(clusters).source(self.potential)
         if not (self.clusters.is_smooth or allow_discontinuous):
-            raise ConfigError(JUMPS)
+            raise ConfigError(jumps(self.potential))
+        for symmetry in SYMMETRIES:
+            if symmetry in self.potential.not_promised:
+                why = self.potential.not_promised[symmetry]
+                warnings.warn(f"this potential promises no invariance under {symmetry}: {why}.", stacklevel=2)
         self.skin = skin
         self.rebuilds = 0
         self._wide: WideNeighbors | None = None

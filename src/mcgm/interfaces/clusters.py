@@ -74,6 +74,9 @@ class FrozenClusters(ClusterChoice):
         """Holds the labels, once there are any."""
         if potential.is_smooth:
             raise ConfigError("clusters='frozen' is for potentials that jump; this one is smooth. Leave it out.")
+        if not potential.has_labels:
+            why = potential.not_promised.get("smooth", "its block has no clusters")
+            raise ConfigError(f"clusters='frozen' freezes labels of clusters, and this potential has none: {why}.")
         source = _Frozen(potential)
         if self.at is not None:
             structure = Structure.from_atoms(self.at.copy(), name="the frozen frame")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,16 @@ from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.long_range.mcgm.assignment import Assignment
+
+Promise = Literal[
+    "smooth", "derivatives", "rotation", "reflection", "translation", "wrapping", "copies", "supercell", "isolation"
+]
+"""What a potential promises of its energy unless its block says that it does not (`LongRangeSpec.not_promised`).
+
+smooth: no jump, and none of the force, along a path; derivatives: forces and Hessians are those of the energy at every
+structure; rotation, reflection, translation: of the whole structure; wrapping: of atoms by lattice vectors; copies, far
+apart: n times the energy; supercell: the same energy per atom; isolation: an atom alone feels no force.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +101,19 @@ class LongRangeSpec(ABC):
     """The choice of a block with its options, before widths are known: a frozen dataclass of plain values."""
 
     @property
+    def not_promised(self) -> dict[Promise, str]:
+        """Promises that a potential with this block does not make, each with the reason; default: none is left out."""
+        return {}
+
+    @property
     def is_smooth(self) -> bool:
         """Whether the energy is a smooth function of the positions with this block."""
-        return True
+        return "smooth" not in self.not_promised
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether what makes the energy jump are labels of clusters, so that it is smooth where they are frozen."""
+        return False
 
     @property
     def has_charges(self) -> bool:

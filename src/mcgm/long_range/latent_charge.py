@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec
+from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.coulomb import SUMS, OpenPairs, PeriodicStructures, Sum, coulomb_potential
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.segments import segment_sum, take
@@ -50,6 +50,14 @@ class LatentCharges(LongRangeSpec):
     def has_charges(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def not_promised(self) -> dict[Promise, str]:
+        """What interacts as 1/R never stands alone."""
+        return {
+            "copies": "charges of copies interact at any distance",
+            "isolation": "an atom without neighbours feels the charges far away",
+        }
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
 
 
@@ -32,9 +32,21 @@ class Together(LongRangeSpec):
             raise ConfigError(f"blocks: required: two or more of different kinds; got {[k.__name__ for k in kinds]}.")
 
     @property
+    def not_promised(self) -> dict[Promise, str]:
+        """What any of the blocks leaves out, with the reason of the first that does."""
+        return {promise: why for block in self.blocks[::-1] for promise, why in block.not_promised.items()}
+
+    @property
     def is_smooth(self) -> bool:
         """Whether every block is."""
         return all(block.is_smooth for block in self.blocks)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether freezing clusters is enough for all that jump."""
+        return any(block.has_labels for block in self.blocks) and all(
+            block.is_smooth or block.has_labels for block in self.blocks
+        )
 
     @property
     def has_charges(self) -> bool:

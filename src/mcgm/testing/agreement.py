@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def evaluation_and_calculator(potential: Potential, structures: Sequence[Structu
     labels = {"energy": 0.0, "forces": None, "stress": None, "dipole": None, "charges": None}
     dataset = Dataset.from_structures([structure.replace(**labels) for structure in structures])
     evaluated = evaluate(potential, dataset, forces=False).predictions.energy_predicted
-    calculator = MCGMCalculator(potential, device=device_of(potential), allow_discontinuous=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of symmetries that are not promised
+        calculator = MCGMCalculator(potential, device=device_of(potential), allow_discontinuous=True)
     calculated = [calculator.get_potential_energy(structure.to_atoms()) for structure in structures]
     return float(np.abs(evaluated - np.array(calculated)).max())

@@ -56,7 +56,17 @@ class Check:
     promised: Callable[[Subject], bool] = lambda subject: True
 
 
-def _symmetry(number: int, text: str, check: symmetry.Check, items: Callable[[Subject], Sequence[Structure]]) -> Check:
+def _promise(name: str) -> Callable[[Subject], bool]:
+    return lambda subject: subject.promises(name)
+
+
+def _symmetry(
+    number: int,
+    text: str,
+    check: symmetry.Check,
+    items: Callable[[Subject], Sequence[Structure]],
+    promised: Callable[[Subject], bool] = lambda subject: True,
+) -> Check:
     claims = [
         Claim(text, "eV/atom", lambda s: s.tolerance.energy),
         Claim(f"{text}: forces", "eV/Å", lambda s: s.tolerance.forces),
@@ -70,7 +80,7 @@ def _symmetry(number: int, text: str, check: symmetry.Check, items: Callable[[Su
         stress = found.stress if structure.pbc.all() else None
         return Figures((found.energy, found.forces, stress)[: len(claims)], structure.name)
 
-    return Check(number, tuple(claims), items, measure)
+    return Check(number, tuple(claims), items, measure, promised)
 
 
 def _each(
@@ -99,10 +109,6 @@ def _is_potential(subject: Subject) -> bool:
     return isinstance(subject.potential, Potential)
 
 
-def _is_smooth(subject: Subject) -> bool:
-    return subject.is_smooth
-
-
 def _batch_mates(subject: Subject, _: Subject) -> Figures:
     found: Deviation = independence.batch_mates(subject.potential, subject.structures, copies=subject.effort.copies)
     return Figures((found.energy, found.forces))
@@ -129,6 +135,10 @@ def _drift_limit(subject: Subject) -> float:
     return max(subject.tolerance.drift, subject.tolerance.swing / max(subject.effort.dynamics_ps, 1e-3))
 
 
+def _lone_limit(subject: Subject) -> float:
+    return 0.0 if subject.promises("isolation") else limits.LARGEST_FORCE
+
+
 def _round_trip(subject: Subject) -> Figures:
     assert isinstance(subject.potential, Potential)
     try:
@@ -148,14 +158,21 @@ def _pair_name(pair: tuple[Structure, Structure]) -> str:
 
 
 CHECKS: tuple[Check, ...] = (
-    _symmetry(1, "rotation", symmetry.rotation, lambda s: s.structures),
-    _symmetry(1, "reflection", symmetry.reflection, lambda s: s.structures),
-    _symmetry(1, "translation", symmetry.translation, lambda s: s.structures),
-    _symmetry(1, "atoms moved by lattice vectors", symmetry.lattice_translation, lambda s: s.partly_periodic),
+    _symmetry(1, "rotation", symmetry.rotation, lambda s: s.structures, _promise("rotation")),
+    _symmetry(1, "reflection", symmetry.reflection, lambda s: s.structures, _promise("reflection")),
+    _symmetry(1, "translation", symmetry.translation, lambda s: s.structures, _promise("translation")),
+    _symmetry(
+        1,
+        "atoms moved by lattice vectors",
+        symmetry.lattice_translation,
+        lambda s: s.partly_periodic,
+        _promise("wrapping"),
+    ),
     _each(
         1,
         Claim("sum of the forces per atom", "eV/Å", lambda s: s.tolerance.forces),
         lambda s, item: symmetry.net_force(s.potential, item),
+        promised=_promise("translation"),
     ),
     _symmetry(2, "order of atoms", symmetry.permutation, lambda s: s.structures),
     Check(
@@ -182,31 +199,34 @@ CHECKS: tuple[Check, ...] = (
         5,
         Claim("forces - differences", "eV/Å", lambda s: s.tolerance.difference),
         lambda s, item: derivatives.finite_differences(s.double, item, coordinates=s.effort.coordinates),
+        promised=_promise("derivatives"),
     ),
     _each(
         5,
         Claim("stress - differences", "eV/Å³", lambda s: s.tolerance.difference),
         lambda s, item: derivatives.stress_finite_differences(s.double, item),
         lambda s: s.periodic,
+        _promise("derivatives"),
     ),
     _each(
         6,
         Claim("Hessian - differences, positions and cell", "eV/Å²", lambda s: s.tolerance.curvature),
         lambda s, item: derivatives.second_derivatives(s.double, item),
+        promised=_promise("derivatives"),
     ),
     Check(
         7,
         (Claim("path: largest |dE + F dr|", "eV", lambda s: s.tolerance.path),),
         lambda s: s.movable,
         _path,
-        promised=_is_smooth,
+        promised=_promise("smooth"),
     ),
     _once(
         8,
         Claim("drift of the energy at 300 K", "meV/atom/ps", _drift_limit),
         _drift,
         needs=lambda s: bool(s.movable) and s.effort.dynamics_ps > 0,
-        promised=_is_smooth,
+        promised=_promise("smooth"),
     ),
     _once(
         9,
@@ -218,14 +238,14 @@ CHECKS: tuple[Check, ...] = (
         Claim("identical copies 60 Å apart", "eV/copy", lambda s: s.tolerance.copies),
         lambda s, item: independence.copies_apart(s.potential, item),
         lambda s: s.open,
-        promised=_is_smooth,
+        promised=_promise("copies"),
     ),
     _each(
         10,
         Claim("supercell", "eV/atom", lambda s: s.tolerance.energy),
         lambda s, item: independence.supercell(s.potential, item).energy,
         lambda s: s.periodic,
-        promised=_is_smooth,
+        promised=_promise("supercell"),
     ),
     Check(
         11,
@@ -243,7 +263,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     _once(
         16,
-        Claim("one atom, one element, no neighbours", "eV/Å", lambda s: 0.0),
+        Claim("one atom, one element, no neighbours", "eV/Å", _lone_limit),
         lambda s: Figures((limits.degenerate(s.potential, elements=s.elements),)),
     ),
     _once(16, Claim("broken structures that were not refused", "", lambda s: 0.0), _bad_input),

@@ -16,6 +16,9 @@ from mcgm.testing.zoo import degenerate_structures
 WITH_NEIGHBOURS = ("one element", "one atom in a cell")
 """Degenerate structures whose atoms have neighbours, so that rounding may leave a force."""
 
+LARGEST_FORCE = 100.0
+"""eV/Å that degenerate structures may have where a block reaches beyond all neighbours: finite, and not absurd."""
+
 
 @dataclass(frozen=True)
 class CutoffStep:

@@ -54,6 +54,17 @@ class Subject:
         return bool(getattr(self.potential, "is_smooth", True))
 
     @property
+    def not_promised(self) -> dict[str, str]:
+        """What the potential says that it does not promise, with the reasons; nothing where it says nothing."""
+        return dict(getattr(self.potential, "not_promised", {}))
+
+    def promises(self, promise: str) -> bool:
+        """Whether the potential promises this; one that jumps promises nothing of copies and supercells either."""
+        if promise in ("smooth", "copies", "supercell") and not self.is_smooth:
+            return False
+        return promise not in self.not_promised
+
+    @property
     def is_separable(self) -> bool:
         """Whether it promises that molecules out of reach do not know of each other."""
         from mcgm.long_range import NoLongRange

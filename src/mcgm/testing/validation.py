@@ -118,9 +118,10 @@ def validate_potential(
     """Measure every claim over the structures (default: the zoo) and compare with the limits of its precision.
 
     Raises nothing for a bad potential: what could not be measured is a row that failed and says why. For a potential
-    whose `is_smooth` is false path, drift and copies are reported without a limit. Structures with elements that the
-    potential does not know are left out. `rows` are numbers of the table, default all; `FULL` simulates 20 ps, `QUICK`
-    a quarter. Limits: `mcgm.testing.DOUBLE` and `SINGLE`.
+    whose `is_smooth` is false path, drift and copies are reported without a limit, and so is what it says that it does
+    not promise (`not_promised`). Structures with elements that the potential does not know are left out. `rows` are
+    numbers of the table, default all; `FULL` simulates 20 ps, `QUICK` a quarter. Limits: `mcgm.testing.DOUBLE` and
+    `SINGLE`.
     """
     kept, left_out = known(
         Subject.of(potential, list(zoo().values()) if structures is None else structures).structures,

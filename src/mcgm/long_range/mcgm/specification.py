@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from mcgm.activations import ACTIVATIONS
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import LongRange, LongRangeSpec
+from mcgm.long_range.base import LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
 from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
@@ -99,6 +99,16 @@ class MCGM(LongRangeSpec):
     def is_smooth(self) -> bool:
         """Whether every rule is, and nothing steps where molecules part."""
         return all(rule.is_smooth for rule in self.rules) and (self.scope == "system" or self.energy_per == "atom")
+
+    @property
+    def not_promised(self) -> dict[Promise, str]:
+        """Nothing is left out where all is smooth."""
+        return {} if self.is_smooth else {"smooth": "the energy jumps where clusters change"}
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the rules assign labels that flip."""
+        return not self.is_smooth
 
     @classmethod
     def smooth(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
