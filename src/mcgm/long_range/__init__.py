@@ -9,6 +9,8 @@ from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpe
 from mcgm.long_range.controls import ElementMean, GlobalMean, NoLongRange
 from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
+from mcgm.long_range.neural_atoms import NeuralAtoms
+from mcgm.long_range.relay import RANGE
 from mcgm.long_range.together import Together
 
 
@@ -36,6 +38,8 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "element_mean": ElementMean,
     "charges": LatentCharges,
     "mcgm_charges": mcgm_with_charges,
+    "range": RANGE,
+    "neural_atoms": NeuralAtoms,
 }
 """Blocks by the name that `build` and configurations use."""
 
@@ -46,12 +50,15 @@ SPECIFICATIONS: dict[str, type[Any]] = {
     "element_mean": ElementMean,
     "charges": LatentCharges,
     "together": Together,
+    "range": RANGE,
+    "neural_atoms": NeuralAtoms,
 }
 """Specifications by the name that model files use."""
 
 __all__ = [
     "BLOCKS",
     "MCGM",
+    "RANGE",
     "SPECIFICATIONS",
     "Clusters",
     "Contribution",
@@ -60,6 +67,7 @@ __all__ = [
     "LatentCharges",
     "LongRange",
     "LongRangeSpec",
+    "NeuralAtoms",
     "NoLongRange",
     "Together",
 ]

@@ -96,6 +96,10 @@ class LongRange(nn.Module, ABC):
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: Any) -> Contribution:
         """Energies that are not an atom's own."""
 
+    def penalty(self) -> Float[Tensor, ""] | None:
+        """A term of its weights that training adds to the loss of every step; default none."""
+        return None
+
 
 class LongRangeSpec(ABC):
     """The choice of a block with its options, before widths are known: a frozen dataclass of plain values."""

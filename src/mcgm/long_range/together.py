@@ -107,3 +107,8 @@ class SideBySide(LongRange):
             clusters=next((part.clusters for part in parts if part.clusters), ()),
             electrostatics=next((part.electrostatics for part in parts if part.electrostatics is not None), None),
         )
+
+    def penalty(self) -> Float[Tensor, ""] | None:
+        """The sum of the blocks' ones."""
+        terms = [term for block in self.blocks if (term := block.penalty()) is not None]
+        return torch.stack(terms).sum() if terms else None

@@ -35,13 +35,18 @@ class CutoffStep:
 
 
 def cutoff_step(potential: Predictor, *, numbers: tuple[int, int, int] = (8, 1, 6), reach: float = 1e-6) -> CutoffStep:
-    """Difference between a neighbour `reach` Å inside and as far outside the cutoff, in float64.
+    """Difference between a neighbour just inside and just outside the cutoff, in float64.
 
-    The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
+    Each side is extrapolated to the cutoff from `reach` and twice `reach` Å, as a block that reaches farther may vary
+    there. The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
     """
     potential = in_double(potential)
-    inside, outside = (_energy_force_slope(potential, numbers, sign * reach) for sign in (-1, 1))
-    return CutoffStep(*(float(step) for step in np.abs(inside - outside)))
+
+    def side(sign: int) -> np.ndarray:
+        near, far = (_energy_force_slope(potential, numbers, sign * k * reach) for k in (1, 2))
+        return 2 * near - far
+
+    return CutoffStep(*(float(step) for step in np.abs(side(-1) - side(1))))
 
 
 def _energy_force_slope(potential: Predictor, numbers: tuple[int, int, int], offset: float) -> np.ndarray:

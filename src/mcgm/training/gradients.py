@@ -68,9 +68,17 @@ class GradientSum:
 
     def add(self, share: Share) -> None:
         """Add the share of a part."""
-        self.loss = self.loss + share.loss
-        pairs = zip(self.gradients, share.gradients, strict=True)
+        self._add(share.loss, share.gradients)
+
+    def _add(self, loss: Float[Tensor, ""], gradients: Sequence[Tensor | None]) -> None:
+        self.loss = self.loss + loss
+        pairs = zip(self.gradients, gradients, strict=True)
         self.gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
+
+    def add_penalty(self, penalty: Float[Tensor, ""] | None) -> None:
+        """Add a term of the parameters alone, once for all ranks: after `share_among_ranks`."""
+        if penalty is not None:
+            self._add(penalty.detach(), parameter_gradients(penalty, self.parameters))
 
     def spoil(self) -> None:
         """Make it not finite: how a rank that failed tells the others."""

@@ -141,6 +141,7 @@ class PotentialModule(lightning.LightningModule):
             too_large = str(error)
             step.spoil()
         step.share_among_ranks()
+        step.add_penalty(self.potential.long_range.penalty())
         if not step.is_finite:
             raise_too_large(too_large)
             self._stop(what_is_not_finite(differentiate, whole), f"sum over {named(data.names)}")

@@ -68,6 +68,10 @@ class Nodes:
         slot = self.group * self.largest + self.rank
         return padded.index_copy(0, slot, values).reshape(self.groups, self.largest, -1)
 
+    def unpad(self, padded: Float[Tensor, "group largest channel"]) -> Float[Tensor, "node channel"]:
+        """Values of the nodes: undoes `pad`."""
+        return take(padded.flatten(0, 1), self.group * self.largest + self.rank)
+
     @property
     def present(self) -> Bool[Tensor, "group largest"]:
         """Where a padded array holds a node."""
