@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from mcgm.activations import ACTIVATIONS
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 
 ORDERS = ("fixed", "descending", "ascending")
@@ -85,9 +85,14 @@ class NeuralAtoms(LongRangeSpec):
                 raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))
 
     @property
-    def is_smooth(self) -> bool:
-        """Unless ReLU bends it, so that forces jump."""
-        return self.feed_forward != "relu"
+    def not_promised(self) -> dict[Promise, str]:
+        """Sums over copies, because sums are normalised; and what ReLU bends."""
+        sums = "Neural Atoms normalise sums over all atoms of a structure"
+        left_out: dict[Promise, str] = {"copies": sums, "supercell": sums}
+        if self.feed_forward == "relu":
+            bends = "the ReLU of Neural Atoms bends the energy (feed_forward='silu' does not)"
+            left_out |= {"smooth": bends, "derivatives": bends}
+        return left_out
 
     def counts(self, layers: int) -> tuple[int, ...]:
         """Neural atoms of every layer, at least one."""

@@ -30,7 +30,7 @@ from torch.nn.functional import leaky_relu
 from mcgm.activations import ACTIVATIONS
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.segments import segment_mean, take
 
@@ -95,9 +95,18 @@ class RANGE(LongRangeSpec):
                 raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))
 
     @property
-    def is_smooth(self) -> bool:
-        """No: forces jump where another atom becomes the farthest one, and at the bends of LeakyReLU."""
-        return False
+    def not_promised(self) -> dict[Promise, str]:
+        """What follows from places relative to the centroid and the farthest atom, and from LeakyReLU."""
+        bends = "RANGE bends the energy where another atom becomes the farthest one, and in LeakyReLU"
+        places = "RANGE has the places of atoms relative to the whole structure"
+        return {
+            "smooth": bends,
+            "derivatives": bends,
+            "wrapping": "RANGE takes the centroid of the positions as given",
+            "copies": places,
+            "supercell": places,
+            "isolation": places,
+        }
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""
