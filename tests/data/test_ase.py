@@ -143,3 +143,24 @@ def test_published_files_are_read(shared_data, file, labels, energy):
     first, *rest = islice(open_structures(shared_data / file, labels), 10)
     assert first.energy == pytest.approx(energy, rel=1e-7)
     assert len(rest) == 9
+
+
+def test_charges_and_energies_may_be_sums_of_entries(tmp_path):
+    info = {"E": -5.0, "E_A": -3.0, "E_B": -1.5, "chargeA": 1, "chargeB": -2}
+    ase.io.write(tmp_path / "a.extxyz", Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.0]], info=info))
+    labels = Labels(energy="E - E_A - E_B", charge="chargeA + chargeB", energy_kind="interaction")
+    (read,) = open_structures(tmp_path / "a.extxyz", labels)
+    assert (read.energy, read.charge) == (-0.5, -1.0)
+    with pytest.raises(DataError, match=r"no energy under the key 'E - E_C'"):
+        list(open_structures(tmp_path / "a.extxyz", Labels(energy="E - E_C")))
+
+
+@pytest.mark.parametrize("charge", [0.0, -1.0])
+def test_dipoles_of_ions_about_the_origin_are_read_about_the_centre_of_mass(tmp_path, charge):
+    charges = np.array([0.3, -0.3 + charge])
+    atoms = Atoms("HF", positions=[[2.0, 1.0, 0.0], [2.0, 1.0, 0.9]], info={"charge": charge})
+    atoms.calc = SinglePointCalculator(atoms, dipole=charges @ atoms.positions)
+    ase.io.write(tmp_path / "a.extxyz", atoms)
+    (read,) = open_structures(tmp_path / "a.extxyz", Labels(dipole="dipole", charge="charge", dipole_about="origin"))
+    expected = charges @ (atoms.positions - atoms.get_center_of_mass())
+    np.testing.assert_allclose(read.dipole, expected, atol=1e-3)

@@ -183,3 +183,24 @@ def test_reading_an_item_takes_less_than_a_tenth_of_a_millisecond():
             pass
         times.append((time.perf_counter() - before) / 200)
     assert min(times) < 1e-4
+
+
+def test_a_pattern_opens_all_files_in_the_order_of_their_names(tmp_path, molecules, agree):
+    bare = [molecule.replace(charges=None, dipole=None, charge=1.0) for molecule in molecules]
+    write_npz(bare, tmp_path / "b.npz")
+    write_npz(molecules, tmp_path / "a.npz")
+    dataset = Dataset.open(tmp_path / "[ab].npz")
+    assert all(agree(a, b) for a, b in zip(dataset, [*molecules, *bare], strict=True))
+    again = pickle.loads(pickle.dumps(dataset.subset([5])))  # noqa: S301
+    assert agree(again[0], bare[1])
+    with pytest.raises(DataError, match=r"c\*\.npz: no file fits this pattern"):
+        Dataset.open(tmp_path / "c*.npz")
+    with pytest.raises(DataError, match=r"charges required.*Keys found in the file: .*charges"):
+        dataset.require("charges")
+
+
+def test_data_sets_are_joined_as_they_were_chosen(molecules, agree):
+    first, second = Dataset.from_structures(molecules), Dataset.from_structures(molecules[:2])
+    joined = Dataset.joined([first.subset([2, 0]), second])
+    expected = [molecules[k] for k in (2, 0, 0, 1)]
+    assert all(agree(a, b) for a, b in zip(joined, expected, strict=True))

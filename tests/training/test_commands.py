@@ -102,6 +102,9 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     cells = sorted((output / "cells").glob("*-seed0.json"))
     assert [cell.name for cell in cells] == ["local-seed0.json", "mcgm-seed0.json"]
     assert all(json.loads(cell.read_text())["inference_ms_per_molecule"] > 0 for cell in cells)
+    older = json.loads(cells[0].read_text())
+    del older["config"]["data"]["val"]  # as if the setting had come later
+    cells[0].write_text(json.dumps(older))
     written = [cell.stat().st_mtime_ns for cell in cells]
     assert main(["compare", str(path), "-o", str(output)]) == 0
     assert [cell.stat().st_mtime_ns for cell in cells] == written

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import ase.io
 import pytest
 import torch
 
@@ -88,3 +89,21 @@ def test_scale_factors_are_fitted_where_a_network_has_them(small_recipe):
     assert factors
     initial = dict(fresh.named_buffers())
     assert all(not torch.allclose(value, initial[name]) for name, value in factors.items())
+
+
+def test_parts_may_be_files_of_their_own(tmp_path, labelled):
+    frames = labelled(20)
+    for name, part in {"a-1": frames[:6], "a-2": frames[6:12], "val": frames[12:15], "test": frames[15:]}.items():
+        ase.io.write(tmp_path / f"{name}.extxyz", part)
+
+    def names(**data):
+        parts = open_parts(to_config({"data": {"path": str(tmp_path / "a-*.extxyz"), **data}}, TrainConfig).data)
+        assert parts.everything.elements == (1, 6, 8)
+        return [set(part.names) for part in (parts.train, parts.val, parts.test, parts.everything)]
+
+    own = [{f"m{k}" for k in range(*limits)} for limits in ((0, 12), (12, 15), (15, 20))]
+    files = {name: str(tmp_path / f"{name}.extxyz") for name in ("val", "test")}
+    assert names(**files) == [*own, set.union(*own)]
+    train, val, test, everything = names(test=files["test"], split={"val": 3})
+    assert (len(train), len(val), test, train | val) == (9, 3, own[2], own[0])
+    assert everything == own[0] | own[2]

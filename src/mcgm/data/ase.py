@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mcgm.data.labels import Labels, is_absent, real_numbers
+from mcgm.data.labels import Labels, is_absent, real_numbers, summands
 from mcgm.data.xyz import read_frames
 from mcgm.errors import DataError, StructureError
 from mcgm.structure import Structure
@@ -123,6 +123,8 @@ def _structure(atoms: Atoms, labels: Labels, where: str, default_name: str) -> S
         key = getattr(labels, quantity)
         if key is None:
             continue
+        if quantity in SCALARS and key not in entries:
+            entries = _with_sum(key, entries, where)
         if key not in entries:
             missing = labels.missing(quantity, where, set(entries) - {"numbers", "positions"})
             if missing is not None:
@@ -139,6 +141,17 @@ def _structure(atoms: Atoms, labels: Labels, where: str, default_name: str) -> S
         pbc=atoms.pbc,
         **{"name": default_name} | values,
     )
+
+
+def _with_sum(key: str, entries: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The entries, with the sum that a key such as "chargeA + chargeB" asks for, where all its parts are there."""
+    parts = summands(key)
+    if not all(name in entries for _, name in parts):
+        return entries
+    try:
+        return {**entries, key: sum(sign * float(real_numbers(entries[name])) for sign, name in parts)}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}, key {key!r}: cannot be added up ({error}).") from error
 
 
 def _converted(quantity: str, value: Any, labels: Labels, where: str, n_atoms: int) -> Any:

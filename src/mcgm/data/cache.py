@@ -66,7 +66,7 @@ def cached(path: Path, labels: Labels | str | None = None, *, format: str | None
 def _convert(path: Path, reader: Reader, labels: Labels, folder: Path, stamp: dict[str, Any]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        if write_columns(_with_progress(reader.read(path, labels), path, reader, labels), temporary) == 0:
+        if write_columns(_with_progress(reader.structures(path, labels), path, reader, labels), temporary) == 0:
             raise DataError(f"{path}: has no structure.")
         with (temporary / STAMP).open("w") as stream:
             json.dump(stamp, stream, indent=1)

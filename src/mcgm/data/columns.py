@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from io import BufferedWriter
@@ -93,6 +93,27 @@ class Columns:
         return cls(
             offsets=offsets, **kept, **{key: np.array([getattr(s, key) for s in items], dtype=str) for key in TEXT}
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Columns]) -> Columns:
+        """Columns one after another, in memory; a label that one part lacks is NaN there."""
+        if len(parts) == 1:
+            return parts[0]
+        arrays: dict[str, np.ndarray] = {}
+        for key, (kind, shape) in (PER_ATOM | PER_STRUCTURE).items():
+            if any(getattr(part, key) is not None for part in parts):
+                arrays[key] = np.concatenate([part._filled(key, kind, shape) for part in parts])
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+        text = {key: np.concatenate([getattr(part, key) for part in parts]) for key in TEXT}
+        return cls(offsets=np.concatenate([[0], np.cumsum(sizes)]), **arrays, **text)
+
+    def _filled(self, key: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+        """A column with its default, or NaN, where there is none."""
+        column = getattr(self, key)
+        if column is not None:
+            return column
+        count = len(self.numbers) if key in PER_ATOM else len(self.offsets) - 1
+        return np.full((count, *shape), DEFAULTS.get(key, np.nan), dtype=kind)
 
     @classmethod
     def load(cls, folder: Path) -> Columns:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from mcgm.data.cache import cached
 from mcgm.data.columns import PER_ATOM, Columns
 from mcgm.data.labels import Labels
-from mcgm.data.readers import keys_found
+from mcgm.data.readers import keys_found, matching
 from mcgm.data.sample import sample_path
 from mcgm.errors import ConfigError, DataError
 from mcgm.structure import Structure
@@ -42,12 +42,25 @@ class Dataset(Sequence[Structure]):
     def open(cls, path: Path | str, labels: Labels | str | None = None, *, format: str | None = None) -> Dataset:
         """A file as a data set, converted into a memory-mapped cache at the first time; "sample" is the bundled one.
 
+        A pattern such as "train-*.xyz" opens all files that fit, in the order of their names, in memory.
+
         Raises:
-            DataError: the file cannot be read, lacks a declared key or has no structure.
+            DataError: the file cannot be read, lacks a declared key or has no structure; or no file fits the pattern.
             ConfigError: unknown format, preset or unit.
         """
         source = _Source(sample_path() if str(path) == "sample" else Path(path), labels, format)
-        return cls(cached(source.path, labels, format=format), source=source)
+        return cls(source.columns(), source=source)
+
+    @classmethod
+    def joined(cls, datasets: Sequence[Dataset]) -> Dataset:
+        """Data sets one after another, in memory."""
+        indices = []
+        before = 0
+        for dataset in datasets:
+            indices.append(dataset.indices + before)
+            before += len(dataset._columns.offsets) - 1
+        columns = Columns.joined([dataset._columns for dataset in datasets])
+        return cls(columns, indices=np.concatenate(indices))
 
     @classmethod
     def from_structures(cls, structures: Iterable[Structure]) -> Dataset:
@@ -161,7 +174,7 @@ class Dataset(Sequence[Structure]):
                 continue
             found = ""
             if self._source is not None:
-                keys = ", ".join(keys_found(self._source.path, format=self._source.format)) or "none"
+                keys = ", ".join(keys_found(self._source.files[0], format=self._source.format)) or "none"
                 found = f" Keys found in the file: {keys}. Declare the one that holds it (labels.{quantity})."
             raise DataError(
                 f"{self}: {quantity} required for every structure, but {len(lacking)} have none; the first is "
@@ -183,13 +196,20 @@ class _Source(NamedTuple):
     labels: Labels | str | None
     format: str | None
 
+    @property
+    def files(self) -> list[Path]:
+        return matching(self.path)
+
+    def columns(self) -> Columns:
+        return Columns.joined([cached(file, self.labels, format=self.format) for file in self.files])
+
 
 def _in_memory(columns: Columns, indices: np.ndarray) -> Dataset:
     return Dataset(replace(columns), indices=indices)
 
 
 def _reopened(source: _Source, indices: np.ndarray) -> Dataset:
-    return Dataset(cached(source.path, source.labels, format=source.format), indices=indices, source=source)
+    return Dataset(source.columns(), indices=indices, source=source)
 
 
 def _blocks(indices: np.ndarray, size: int = 10_000) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mcgm.data.dataset import Dataset
 from mcgm.data.labels import Labels, declared
-from mcgm.data.readers import keys_found, reader_of
+from mcgm.data.readers import keys_found, matching, reader_of
 from mcgm.data.references import fit_references
 from mcgm.data.sample import sample_path
 from mcgm.data.suspicions import CHECKS
@@ -99,7 +99,7 @@ def inspect(path: Path | str, labels: Labels | str | None = None, *, format: str
         ConfigError: unknown format, preset or unit.
     """
     dataset = Dataset.open(path, labels, format=format)
-    file = sample_path() if str(path) == "sample" else Path(path)
+    file = sample_path() if str(path) == "sample" else matching(Path(path))[0]
     declaration = reader_of(file, format).labels if labels is None else declared(labels)
     labelled = dataset.subset(np.flatnonzero(~dataset.lacks("energy")))
     beyond = labelled.energies - fit_references(labelled).of(labelled) if len(labelled) else None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from ase.data import atomic_masses
 
 from mcgm.errors import ConfigError, DataError, unknown_name
-from mcgm.structure import REAL_KINDS
+from mcgm.structure import REAL_KINDS, Structure
 from mcgm.units import factor
 
 EnergyKind = Literal["total", "atomisation", "interaction"]
@@ -27,9 +29,11 @@ class Labels:
     the xyz text. `group` is the key of the molecule that conformers share. Quantities named in `optional` may be
     absent, or NaN. `forces_unit` and `dipole_unit` follow from energy and length when they are not given.
     `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
+    `dipole_about` says where dipoles of ions start: at the centre of "mass", as inside, or at the "origin".
+    In files that ASE reads, energy, charge and spin may be sums of entries: "chargeA + chargeB", "E - E_A - E_B".
 
     Raises:
-        ConfigError: unknown unit or energy kind.
+        ConfigError: unknown unit, energy kind or centre of dipoles.
     """
 
     energy: str | None = None
@@ -53,11 +57,13 @@ class Labels:
     stress_unit: str = "eV/Å³"
     dipole_unit: str | None = None
     energy_kind: EnergyKind = "total"
+    dipole_about: Literal["mass", "origin"] = "mass"
 
     def __post_init__(self) -> None:
-        kinds = ("total", "atomisation", "interaction")
-        if self.energy_kind not in kinds:
-            raise ConfigError(unknown_name("energy_kind", self.energy_kind, kinds))
+        choices = {"energy_kind": ("total", "atomisation", "interaction"), "dipole_about": ("mass", "origin")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(unknown_name(name, getattr(self, name), known))
         object.__setattr__(self, "optional", tuple(self.optional))
         for quantity in ("energy", "length", "forces", "stress", "dipole"):
             self.factor(quantity)
@@ -108,6 +114,17 @@ ASE = Labels(
 NPZ = replace(ASE, group="cid", cell="cell", pbc="pbc", optional=(*_LABELLED, "cell", "pbc"))
 """Arrays named as here, in eV, Å, e; any label may be absent. The bundled sample, `conformers_xtb`, `pubchem_xtb`."""
 
+RUNNER = Labels(
+    energy="energy",
+    forces="forces",
+    charges="charges",
+    charge="charge",
+    optional=_LABELLED,
+    energy_unit="hartree",
+    length_unit="bohr",
+)
+"""`input.data` of RuNNer and n2p2 in their usual units; any label may be absent."""
+
 MD17 = Labels(numbers="z", positions="R", energy="E", forces="F", energy_unit="kcal/mol")
 """npz of MD17 and MD22: one composition, kcal/mol."""
 
@@ -131,6 +148,7 @@ PRESETS = MappingProxyType(
     {
         "ase": ASE,
         "npz": NPZ,
+        "runner": RUNNER,
         "md17": MD17,
         "qm7": QM7,
         "aqm": AQM,
@@ -139,6 +157,27 @@ PRESETS = MappingProxyType(
     }
 )
 """Declarations by name."""
+
+
+def summands(key: str) -> list[tuple[float, str]]:
+    """Signs and names of the entries that a key adds up.
+
+    >>> summands("E - E_A - E_B")
+    [(1.0, 'E'), (-1.0, 'E_A'), (-1.0, 'E_B')]
+    """
+    first, *others = re.split(r" ([+-]) ", key)
+    return [
+        (1.0, first),
+        *((1.0 if sign == "+" else -1.0, name) for sign, name in zip(*[iter(others)] * 2, strict=True)),
+    ]
+
+
+def about_mass(structure: Structure, labels: Labels) -> Structure:
+    """The structure with its dipole about the centre of mass, whatever the file's is about."""
+    if structure.dipole is None or structure.charge == 0 or labels.dipole_about == "mass":
+        return structure
+    center = np.average(structure.positions, axis=0, weights=atomic_masses[structure.numbers])
+    return structure.replace(dipole=structure.dipole - structure.charge * center)
 
 
 def is_absent(value: object) -> bool:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
+from glob import has_magic
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mcgm.data.ase import count_ase, keys_ase, read_ase
 from mcgm.data.hdf5 import count_hdf5, keys_hdf5, read_hdf5
-from mcgm.data.labels import AQM, ASE, NPZ, OE62, Labels, declared
+from mcgm.data.labels import AQM, ASE, NPZ, OE62, RUNNER, Labels, about_mass, declared
 from mcgm.data.npz import count_npz, keys_npz, read_npz
 from mcgm.data.oe62 import count_oe62, keys_oe62, read_oe62
+from mcgm.data.runner import count_runner, keys_runner, read_runner
 from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.structure import Structure
 
@@ -28,6 +30,10 @@ class Reader(NamedTuple):
     keys: Callable[[Path], list[str]]
     entries: Callable[[Path, Labels], int | None]
 
+    def structures(self, path: Path, labels: Labels) -> Iterator[Structure]:
+        """Structures of a file one at a time, in this package's units and conventions."""
+        return (about_mass(structure, labels) for structure in self.read(path, labels))
+
 
 FORMATS = MappingProxyType(
     {
@@ -35,11 +41,12 @@ FORMATS = MappingProxyType(
         "npz": Reader(NPZ, read_npz, keys_npz, count_npz),
         "hdf5": Reader(AQM, read_hdf5, keys_hdf5, count_hdf5),
         "oe62": Reader(OE62, read_oe62, keys_oe62, count_oe62),
+        "runner": Reader(RUNNER, read_runner, keys_runner, count_runner),
     }
 )
 """Formats by name."""
 
-SUFFIXES = MappingProxyType({".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5", ".json": "oe62"})
+SUFFIXES = MappingProxyType({".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5", ".json": "oe62", ".data": "runner"})
 """Last part of a file's name → format; everything else is ASE's."""
 
 
@@ -73,6 +80,21 @@ def reader_of(path: Path, format: str | None = None) -> Reader:
     return FORMATS[format or SUFFIXES.get(path.suffix.lower(), "ase")]
 
 
+def matching(path: Path) -> list[Path]:
+    """The file itself, or all files that fit a pattern with *, ? or [], by name.
+
+    Raises:
+        DataError: none fits.
+    """
+    if not has_magic(str(path)) or path.exists():
+        return [path]
+    start = Path(path.anchor)
+    files = sorted(start.glob(str(path.relative_to(start))))
+    if not files:
+        raise DataError(f"{path}: no file fits this pattern.")
+    return files
+
+
 def open_structures(
     path: Path | str, labels: Labels | str | None = None, *, format: str | None = None
 ) -> Iterator[Structure]:
@@ -86,7 +108,7 @@ def open_structures(
     """
     path = Path(path)
     reader = reader_of(path, format)
-    return _at_least_one(reader.read(path, reader.labels if labels is None else declared(labels)), path)
+    return _at_least_one(reader.structures(path, reader.labels if labels is None else declared(labels)), path)
 
 
 def _at_least_one(structures: Iterator[Structure], path: Path) -> Iterator[Structure]:

@@ -14,7 +14,7 @@ from typing import Any
 import mcgm
 from mcgm import provenance
 from mcgm.errors import MCGMError
-from mcgm.training.config import CompareConfig
+from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
 
 
@@ -25,7 +25,12 @@ def cell_name(variant: str, seed: int) -> str:
 
 def cell_settings(config: CompareConfig, variant: str, seed: int) -> dict[str, Any]:
     """Every setting that decides the result of a cell, plain values; a finished cell with the same is not run again."""
-    settings = as_plain(config.cell(variant, seed, ""))
+    return deciding_settings(config.cell(variant, seed, ""))
+
+
+def deciding_settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting that decides the result of a training, plain values."""
+    settings = as_plain(config)
     del settings["output"], settings["training"]["checkpoint_minutes"]
     return settings
 

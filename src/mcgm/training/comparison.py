@@ -17,9 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from mcgm.errors import ConfigError, DataError, TrainingError, unknown_name
 from mcgm.report.files import write_whole
 from mcgm.report.result import RunResult
-from mcgm.training.cell import cell_name, cell_settings
-from mcgm.training.config import CompareConfig
-from mcgm.training.recipe import as_plain
+from mcgm.training.cell import cell_name, cell_settings, deciding_settings
+from mcgm.training.config import CompareConfig, TrainConfig
+from mcgm.training.recipe import as_plain, to_config
 
 Cell = tuple[str, int]
 
@@ -74,14 +74,17 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
 
 
 def finished(config: CompareConfig, cell: Cell, output: Path) -> RunResult | None:
-    """The result of a cell that was run with the same settings, if there is one."""
+    """The result of a cell that was run with the same settings, if there is one.
+
+    A setting that did not exist when it was run has its default.
+    """
     path = output / "cells" / f"{cell_name(*cell)}.json"
     try:
         result = RunResult.load(path)
-    except DataError:
+        stored = deciding_settings(to_config(result.config, TrainConfig))
+    except (ConfigError, DataError):
         return None
-    same = json.loads(json.dumps(cell_settings(config, *cell)))
-    return result if result.config == same else None
+    return result if stored == cell_settings(config, *cell) else None
 
 
 def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:

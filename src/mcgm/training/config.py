@@ -29,9 +29,10 @@ class SplitConfig:
 class DataConfig:
     """Where the structures are and what their labels mean.
 
-    `path` is a file or "sample"; `labels` a named declaration of keys and units, or None for the format's own;
-    `keys` changes single entries of it (e.g. energy: E_dft, energy_unit: kcal/mol). `limit` keeps only so many training
-    structures (a learning curve, a quick try).
+    `path` is a file, a pattern such as train-*.xyz, or "sample"; `labels` a named declaration of keys and units, or
+    None for the format's own; `keys` changes single entries of it (e.g. energy: E_dft, energy_unit: kcal/mol). `val`
+    and `test` are files (or patterns) of their own for these parts; what `split` leaves for such a part trains.
+    `limit` keeps only so many training structures (a learning curve, a quick try).
     """
 
     path: str = "sample"
@@ -39,6 +40,8 @@ class DataConfig:
     keys: dict[str, str | None] | None = None
     split: SplitConfig = field(default_factory=SplitConfig)
     limit: int | None = None
+    val: str | None = None
+    test: str | None = None
 
 
 @dataclass(frozen=True)

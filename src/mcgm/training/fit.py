@@ -29,7 +29,7 @@ from mcgm.training.evaluation import Evaluation, evaluate
 from mcgm.training.module import PotentialModule
 from mcgm.training.preparation import Parts, make_potential, open_parts
 from mcgm.training.progress import Reporter
-from mcgm.training.recipe import as_plain
+from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
 from mcgm.training.state import StateFile
@@ -124,7 +124,7 @@ def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     checkpoint, recipe = output / "last.ckpt", output / "recipe.json"
     content = as_plain(config)
     if resume and recipe.exists():
-        earlier = json.loads(recipe.read_text(encoding="utf-8"))
+        earlier = as_plain(to_config(json.loads(recipe.read_text(encoding="utf-8")), TrainConfig, source=str(recipe)))
         for section in ("data", "model"):
             if earlier.get(section) != content[section]:
                 raise ConfigError(f"{output}: its training has other settings in {section!r}. Use another -o.")

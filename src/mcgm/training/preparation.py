@@ -15,7 +15,7 @@ from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
 from mcgm.data import Dataset, Labels
 from mcgm.data.labels import declared
-from mcgm.data.readers import reader_of
+from mcgm.data.readers import matching, reader_of
 from mcgm.data.references import ElementReferences, ReferenceFit
 from mcgm.data.sample import sample_path
 from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
@@ -49,8 +49,7 @@ def open_parts(config: DataConfig) -> Parts:
         DataError: missing or unreadable file, missing energies, or an empty part for training or validation.
         ConfigError: unknown declaration, unit or split.
     """
-    everything = open_dataset(config)
-    train, val, test = _rule(config).split(everything).subsets(everything)
+    train, val, test, everything = _shared_out(config)
     if config.limit is not None:
         train = train[: config.limit]
     for name, part in (("training", train), ("validation", val)):
@@ -63,8 +62,20 @@ def open_parts(config: DataConfig) -> Parts:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """The data set of a recipe, all structures."""
+    """What is in `path`, all structures."""
     return Dataset.open(config.path, labels_of(config))
+
+
+def _shared_out(config: DataConfig) -> tuple[Dataset, Dataset, Dataset, Dataset]:
+    """Training, validation and test part, and all of them: by `split`, or from files of their own."""
+    shared = open_dataset(config)
+    split = _rule(config).split(shared)
+    given = {name: Dataset.open(path, labels_of(config)) for name in ("val", "test") if (path := getattr(config, name))}
+    if not given:
+        return (*split.subsets(shared), shared)
+    train = np.concatenate([split.train, *(getattr(split, name) for name in given)])
+    val, test = (given[name] if name in given else shared.subset(getattr(split, name)) for name in ("val", "test"))
+    return shared.subset(train), val, test, Dataset.joined([shared, *given.values()])
 
 
 def labels_of(config: DataConfig) -> Labels | str | None:
@@ -75,7 +86,7 @@ def labels_of(config: DataConfig) -> Labels | str | None:
     """
     if not config.keys:
         return config.labels
-    path = sample_path() if config.path == "sample" else Path(config.path)
+    path = sample_path() if config.path == "sample" else matching(Path(config.path))[0]
     base = reader_of(path).labels if config.labels is None else declared(config.labels)
     names = [item.name for item in dataclasses.fields(Labels)]
     for key in config.keys:
