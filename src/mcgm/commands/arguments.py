@@ -24,8 +24,14 @@ def make_parser(name: str, description: str, example: str) -> argparse.ArgumentP
     )
 
 
-def configure(source: str, settings: list[str], kind: type[C], changes: dict[str, Any]) -> C:
-    """The recipe of a command: YAML file or data file, then `changes`, then `--section.key value`.
+def configure(
+    source: str,
+    settings: list[str],
+    kind: type[C],
+    changes: dict[str, Any],
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> C:
+    """The recipe of a command: YAML file or data file, then `changes`, then `--section.key value`, then `complete`.
 
     Raises:
         ConfigError: unknown key or wrong type; nothing else was read until then.
@@ -34,7 +40,7 @@ def configure(source: str, settings: list[str], kind: type[C], changes: dict[str
     is_recipe = path.suffix in RECIPE_SUFFIXES
     content = read_recipe(path, kind) if is_recipe else {"data": {"path": source}}
     content = merge(merge(content, changes), overrides(settings, kind))
-    return to_config(content, kind, source=source if is_recipe else "command line")
+    return to_config(complete(content), kind, source=source if is_recipe else "command line")
 
 
 def watched(description: str) -> Callable[[Iterable[T]], Iterable[T]]:

@@ -70,10 +70,17 @@ class ReferenceFit:
             ConfigError: `fit_on="all"` without `everything`.
             DataError: a structure has no energy.
         """
+        return fit_references(self.dataset(train, everything), intercept=self.intercept, sign=self.sign)
+
+    def dataset(self, train: Dataset, everything: Dataset | None = None) -> Dataset:
+        """What is fitted to.
+
+        Raises:
+            ConfigError: `fit_on="all"` without `everything`.
+        """
         if self.fit_on == "all" and everything is None:
             raise ConfigError('fit_on="all" needs the whole data set; pass it as `everything`.')
-        dataset = everything if self.fit_on == "all" and everything is not None else train
-        return fit_references(dataset, intercept=self.intercept, sign=self.sign)
+        return everything if self.fit_on == "all" and everything is not None else train
 
 
 def fit_references(dataset: Dataset, *, intercept: bool = False, sign: Sign = "any") -> ElementReferences:
@@ -83,18 +90,49 @@ def fit_references(dataset: Dataset, *, intercept: bool = False, sign: Sign = "a
         DataError: a structure has no energy.
     """
     dataset.require("energy")
+    return _changed(ElementReferences(), dataset, dataset.energies, intercept=intercept, sign=sign)
+
+
+def refit_references(
+    before: ElementReferences,
+    dataset: Dataset,
+    predicted: Float[np.ndarray, "structure"],
+    *,
+    intercept: bool = False,
+    sign: Sign = "any",
+) -> ElementReferences:
+    """References for labels of another kind, such as another level of theory, under a network that stays as it is.
+
+    Least squares of (energies - `predicted`, the energies with the references of `before`) on element counts; the
+    smallest change where compositions leave a choice. Elements that the data lack keep their energy.
+
+    Raises:
+        DataError: a structure has no energy.
+    """
+    dataset.require("energy")
+    return _changed(before, dataset, dataset.energies - predicted, intercept=intercept, sign=sign)
+
+
+def _changed(
+    before: ElementReferences,
+    dataset: Dataset,
+    target: Float[np.ndarray, "structure"],
+    *,
+    intercept: bool,
+    sign: Sign,
+) -> ElementReferences:
     elements, counts = dataset.composition
     matrix = counts.astype(np.float64)
     if intercept:
         matrix = np.column_stack([matrix, np.ones(len(matrix))])
     if sign == "any":
-        solution = np.linalg.lstsq(matrix, dataset.energies, rcond=None)[0]
+        solution = np.linalg.lstsq(matrix, target, rcond=None)[0]
     else:
-        lower = np.full(matrix.shape[1], 0.0 if sign == "non_negative" else -np.inf)
-        upper = np.full(matrix.shape[1], np.inf if sign == "non_negative" else 0.0)
-        if intercept:
-            lower[-1], upper[-1] = -np.inf, np.inf
-        solution = lsq_linear(matrix, dataset.energies, bounds=(lower, upper), method="bvls").x
-    energies = np.zeros(HEAVIEST + 1)
-    energies[elements] = solution[: len(elements)]
-    return ElementReferences(energies, float(solution[-1]) if intercept else 0.0)
+        free = np.full(matrix.shape[1], np.inf)
+        lower, upper = (-free, free.copy())
+        bounded = lower if sign == "non_negative" else upper
+        bounded[: len(elements)] = -before.energies[elements]
+        solution = lsq_linear(matrix, target, bounds=(lower, upper), method="bvls").x
+    energies = before.energies.copy()
+    energies[elements] += solution[: len(elements)]
+    return ElementReferences(energies, before.intercept + (float(solution[-1]) if intercept else 0.0))

@@ -64,6 +64,18 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """The saved model that a training starts with: a model file, or the folder of a training; `null`: fresh weights.
+
+    Its backbone is kept; `model.long_range: saved` keeps its block too, another choice starts that block fresh.
+    `sha256` is the file's digest; it is filled in, and another file is refused.
+    """
+
+    model: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class LossConfig:
     """Weighted sum of the energy and the force term, and of charges and dipoles where a block predicts some.
 
@@ -107,7 +119,8 @@ class TrainingConfig:
     Batches hold at most `batch_atoms` atoms (always at least one structure), or `batch_structures` structures.
     `early_stopping` counts validations without improvement. `checkpoint_minutes` is the most that an interruption
     loses (0: after every step; null: after every epoch only). `clip` bounds the gradient's norm. `weight_decay` is
-    AdamW's. `steps` overrides `epochs`, rounded up to whole epochs.
+    AdamW's. `steps` overrides `epochs`, rounded up to whole epochs. `freeze` is the part of a saved model (`start`)
+    that keeps its weights.
     """
 
     epochs: int = 100
@@ -119,6 +132,7 @@ class TrainingConfig:
     ema: float | None = 0.999
     clip: float | None = 10.0
     early_stopping: int | None = None
+    freeze: Literal["none", "backbone", "long_range"] = "none"
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -138,6 +152,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    start: StartConfig = field(default_factory=StartConfig)
     output: str = "runs/latest"
 
 

@@ -125,8 +125,8 @@ def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     content = as_plain(config)
     if resume and recipe.exists():
         earlier = as_plain(to_config(json.loads(recipe.read_text(encoding="utf-8")), TrainConfig, source=str(recipe)))
-        for section in ("data", "model"):
-            if earlier.get(section) != content[section]:
+        for section in ("data", "model", "start"):
+            if earlier[section] != content[section]:
                 raise ConfigError(f"{output}: its training has other settings in {section!r}. Use another -o.")
     elif checkpoint.exists():
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")

@@ -209,8 +209,8 @@ class PotentialModule(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW on all parameters; the rate is set before every step."""
-        return torch.optim.AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
+        """AdamW on all parameters that are not frozen; the rate is set before every step."""
+        return torch.optim.AdamW(self._trained(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate of this step, and torch's own generator: some network may draw from it."""

@@ -13,6 +13,7 @@ import torch
 
 from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
+from mcgm.checkpoint import load
 from mcgm.data import Dataset, Labels
 from mcgm.data.labels import declared
 from mcgm.data.readers import matching, reader_of
@@ -20,9 +21,11 @@ from mcgm.data.references import ElementReferences, ReferenceFit
 from mcgm.data.sample import sample_path
 from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
 from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.long_range import LongRangeSpec
 from mcgm.potential import Potential
 from mcgm.registry import build
-from mcgm.training.config import DataConfig, ModelConfig, SplitConfig, TrainConfig
+from mcgm.training.config import DataConfig, SplitConfig, TrainConfig
+from mcgm.training.start import SAVED, all_elements, freeze, identified, refit, with_saved_weights
 
 SCALE_FROM = 2000
 """structures that the scale is estimated from."""
@@ -115,21 +118,42 @@ def _rule(config: DataConfig) -> SplitRule:
 
 
 def make_potential(config: TrainConfig, parts: Parts) -> Potential:
-    """A fresh potential: element references, scale and scale factors from the training part, weights from the seed.
+    """The potential that a training starts with: fresh from the seed, or with the weights of a saved one (`start`).
+
+    Element references are fitted to the training part; scale and scale factors are, too, or are those of the saved one.
 
     Raises:
-        ConfigError: charges or dipoles are to be learnt by a potential without them, or from data without them.
+        CheckpointError: what to start with is no model file.
+        ConfigError: charges or dipoles are to be learnt by a potential without them, or from data without them; a
+            saved model with another network, or another one than the recipe says; a part to freeze that is not there.
     """
-    model = config.model
+    model, started = config.model, config.start.model is not None
     fit = ReferenceFit(intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit)
-    references = fit.fit(parts.train, parts.everything)
-    dtype = getattr(torch, config.training.precision)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        potential = unfitted(model, parts, references)
+    if not started:
+        potential = _fresh(config, parts, fit)
+    else:
+        potential = _started(config, parts, load(identified(config.start)[0]))
+        refit(potential, fit.dataset(parts.train, parts.everything), fit)
     _require_charges(config, potential, parts.train)
+    freeze(potential, config.training, started=started)
+    return potential.to(getattr(torch, config.training.precision))
+
+
+def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> Potential:
+    if config.model.long_range == SAVED:
+        raise ConfigError(f"model.long_range: {SAVED}: required: a saved model to start from (--from, start.model).")
+    references = fit.fit(parts.train, parts.everything)
+    scale = energy_scale(parts.train, references, forces=parts.forces)
+    settings = {"references": references, "scale": scale, "elements": parts.everything.elements}
+    potential = _unfitted(config, config.model.long_range, settings)
     fit_scale_factors(potential.backbone, _calibration(parts.train, potential.cutoff))
-    return potential.to(dtype)
+    return potential
+
+
+def _started(config: TrainConfig, parts: Parts, saved: Potential) -> Potential:
+    block = saved.specification if config.model.long_range == SAVED else config.model.long_range
+    elements = all_elements(saved, parts.everything.elements)
+    return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)
 
 
 def _require_charges(config: TrainConfig, potential: Potential, train: Dataset) -> None:
@@ -152,19 +176,20 @@ def _calibration(train: Dataset, cutoff: float) -> Iterator[Batch]:
         yield Batch.from_structures([train[int(k)] for k in part], cutoff=cutoff)
 
 
-def unfitted(model: ModelConfig, parts: Parts, references: ElementReferences) -> Potential:
-    """The potential of a recipe with fresh weights from torch's generator."""
-    return build(
-        backbone=model.backbone,
-        long_range=model.long_range,
-        size=model.size,
-        cutoff=model.cutoff,
-        backbone_options=model.backbone_options,
-        long_range_options=model.long_range_options,
-        references=references,
-        scale=energy_scale(parts.train, references, forces=parts.forces),
-        elements=parts.everything.elements,
-    )
+def _unfitted(config: TrainConfig, block: str | LongRangeSpec, settings: dict[str, Any]) -> Potential:
+    """The potential of a recipe with fresh weights from its seed."""
+    model = config.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return build(
+            backbone=model.backbone,
+            long_range=block,
+            size=model.size,
+            cutoff=model.cutoff,
+            backbone_options=model.backbone_options,
+            long_range_options=model.long_range_options,
+            **settings,
+        )
 
 
 def energy_scale(train: Dataset, references: ElementReferences, *, forces: bool) -> float:
