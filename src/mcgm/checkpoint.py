@@ -10,7 +10,7 @@ import torch
 
 import mcgm
 from mcgm.errors import CheckpointError
-from mcgm.potential import Potential
+from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
 from mcgm.sealed import Sealed
 
@@ -72,7 +72,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     """
     header, tensors = _read(path)
     try:
-        potential = Potential(
+        potential = NetworkPotential(
             restore_backbone(header["backbone"]), restore_block(header["long_range"]), elements=header["elements"]
         )
         potential = potential.to(tensors["scale"].dtype)

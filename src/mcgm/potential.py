@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,39 +98,25 @@ class ElementReference(nn.Module):
         return self.energies[numbers]
 
 
-class Potential(nn.Module):
-    """E = intercept + sum over atoms (reference + shift + scale * network) + scale * sum over clusters + Coulomb.
+class Potential(nn.Module, ABC):
+    """What commands and interfaces take: energies, forces and stress of a batch. Subclasses are final.
 
-    Args:
+    One network is a `NetworkPotential`; several are a `mcgm.committee.Committee`, and `backbone` and `scale` those of
+    the first one, for all have the same architecture.
+
+    Attributes:
         backbone: the local network.
-        long_range: the choice for the slot after each of its layers.
+        specification: what is in the slot after each of its layers.
         references: energies of free elements, eV.
         scale: eV per unit of network output.
-        shift: eV per atom.
-        elements: atomic numbers it was trained on; others are refused. `None`: any.
+        elements: atomic numbers it was trained on, ascending; others are refused. `None`: any.
     """
 
+    backbone: Backbone
+    specification: LongRangeSpec
+    references: ElementReference
     scale: Tensor
-    shift: Tensor
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        long_range: LongRangeSpec,
-        *,
-        references: References | None = None,
-        scale: float = 1.0,
-        shift: float = 0.0,
-        elements: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.specification = long_range
-        self.long_range = long_range.build(backbone.channels, backbone.layers)
-        self.references = ElementReference(references)
-        self.register_buffer("scale", torch.tensor(float(scale)))
-        self.register_buffer("shift", torch.tensor(float(shift)))
-        self.elements = None if elements is None else tuple(sorted({int(z) for z in elements}))
+    elements: tuple[int, ...] | None
 
     @property
     def cutoff(self) -> float:
@@ -166,12 +153,85 @@ class Potential(nn.Module):
         """Whether it predicts charges and dipoles."""
         return self.specification.has_charges
 
+    @abstractmethod
     def index(self, batch: Batch) -> Batch:
         """The batch with all index tensors that this potential needs, so that `forward` does no counting.
 
         Raises:
             StructureError: an element that the potential was not trained on, or edges from another cutoff.
         """
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        forces: bool = True,
+        stress: bool | None = None,
+        clusters: tuple[tuple[Assignment, ...], ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
+        """Predict. In training mode, or where `batch.positions` requires grad, forces can be differentiated again.
+
+        Args:
+            batch: structures with edges within `cutoff`, in the network's precision.
+            forces: whether to differentiate; without, neither forces nor stress.
+            stress: default: where the batch is periodic.
+            clusters: assignments by layer and level, to be used instead of clustering.
+            generator: where rules that draw (K-means++, random) take chance from; `None`: deterministic.
+
+        Raises:
+            StructureError: see `index`; or the batch is in another precision.
+        """
+
+    def save(self, path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
+        """Write the model file; see `mcgm.checkpoint.save`."""
+        from mcgm.checkpoint import save
+
+        save(self, path, extra=extra)
+
+    def extra_repr(self) -> str:
+        """Type signature: what comes in, what goes out."""
+        count = sum(p.numel() for p in self.parameters())
+        return f"atoms within {self.cutoff:g} Å -> eV, eV/Å; {count:,} parameters, smooth={self.is_smooth}"
+
+
+class NetworkPotential(Potential):
+    """E = intercept + sum over atoms (reference + shift + scale * network) + scale * sum over clusters + Coulomb.
+
+    Args:
+        backbone: the local network.
+        long_range: the choice for the slot after each of its layers.
+        references: energies of free elements, eV.
+        scale: eV per unit of network output.
+        shift: eV per atom.
+        elements: atomic numbers it was trained on; others are refused. `None`: any.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        long_range: LongRangeSpec,
+        *,
+        references: References | None = None,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        elements: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.specification = long_range
+        self.long_range = long_range.build(backbone.channels, backbone.layers)
+        self.references = ElementReference(references)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+        self.register_buffer("shift", torch.tensor(float(shift)))
+        self.elements = None if elements is None else tuple(sorted({int(z) for z in elements}))
+
+    def index(self, batch: Batch) -> Batch:
+        """See the base class."""
         if batch.cutoff != self.cutoff:
             raise StructureError(
                 f"the batch has edges within {batch.cutoff:g} Å; required: {self.cutoff:g} Å. "
@@ -234,18 +294,7 @@ class Potential(nn.Module):
         clusters: tuple[tuple[Assignment, ...], ...] | None = None,
         generator: torch.Generator | None = None,
     ) -> Prediction:
-        """Predict. In training mode, or where `batch.positions` requires grad, forces can be differentiated again.
-
-        Args:
-            batch: structures with edges within `cutoff`, in the network's precision.
-            forces: whether to differentiate; without, neither forces nor stress.
-            stress: default: where the batch is periodic.
-            clusters: assignments by layer and level, to be used instead of clustering.
-            generator: where rules that draw (K-means++, random) take chance from; `None`: deterministic.
-
-        Raises:
-            StructureError: see `index`; or the batch is in another precision.
-        """
+        """See the base class."""
         if batch.positions.dtype != self.dtype:
             raise StructureError(
                 f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Use batch.to(potential.dtype)."
@@ -263,17 +312,6 @@ class Potential(nn.Module):
         result, force, tension = differentiate(energies, batch, stress=stress, create_graph=keep)
         prediction = Prediction(**_fields(result), forces=force, stress=tension)
         return prediction if keep else _detached(prediction)
-
-    def save(self, path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
-        """Write the model file; see `mcgm.checkpoint.save`."""
-        from mcgm.checkpoint import save
-
-        save(self, path, extra=extra)
-
-    def extra_repr(self) -> str:
-        """Type signature: what comes in, what goes out."""
-        count = sum(p.numel() for p in self.parameters())
-        return f"atoms within {self.cutoff:g} Å -> eV, eV/Å; {count:,} parameters, smooth={self.is_smooth}"
 
 
 def _dipole(batch: Batch, charges: Float[Tensor, "atom"]) -> Float[Tensor, "molecule 3"]:

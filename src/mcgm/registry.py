@@ -11,7 +11,7 @@ from mcgm.backbones import Backbone, backbone_class, backbone_names, backbone_si
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range import BLOCKS, SPECIFICATIONS, LongRangeSpec
 from mcgm.long_range.mcgm.clusterers import CLUSTERERS
-from mcgm.potential import Potential, References
+from mcgm.potential import NetworkPotential, References
 
 
 def build(
@@ -26,7 +26,7 @@ def build(
     scale: float = 1.0,
     shift: float = 0.0,
     elements: Sequence[int] | None = None,
-) -> Potential:
+) -> NetworkPotential:
     """A fresh potential from names, or from objects in their place.
 
     Args:
@@ -58,7 +58,7 @@ def build(
         block: LongRangeSpec = _call(BLOCKS[long_range], long_range_options or {}, f"long-range block {long_range}")
     else:
         block = long_range
-    return Potential(network, block, references=references, scale=scale, shift=shift, elements=elements)
+    return NetworkPotential(network, block, references=references, scale=scale, shift=shift, elements=elements)
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mcgm.backbones.visnet import SIZES, ExpNormalBasis, ViSNet
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.long_range import MCGM
-from mcgm.potential import Potential
+from mcgm.potential import NetworkPotential, Potential
 from mcgm.testing import PhysicsSuite
 
 CUTOFF = 4.0
@@ -203,7 +203,7 @@ def test_energy_tells_mirrored_dihedrals_and_angles_apart_from_others() -> None:
 
 class TestPhysicsWithMCGM(PhysicsSuite):
     def potential(self) -> Potential:
-        return Potential(network(degree=2), MCGM.smooth(levels=2)).double().eval()
+        return NetworkPotential(network(degree=2), MCGM.smooth(levels=2)).double().eval()
 
 
 # --- edge cases

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mcgm.errors import TooLargeError, TrainingError
-from mcgm.potential import Potential, Prediction
+from mcgm.potential import NetworkPotential, Prediction
 from mcgm.splitting import Splitter
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import TrainingConfig
@@ -31,7 +31,9 @@ class PotentialModule(lightning.LightningModule):
     Chance is drawn by seed, step and structure: a resumed training draws the same, and so do ranks and parts.
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig, schedule: Schedule, *, forces: bool) -> None:
+    def __init__(
+        self, potential: NetworkPotential, config: TrainingConfig, schedule: Schedule, *, forces: bool
+    ) -> None:
         super().__init__()
         self.potential = potential
         self.config = config

@@ -22,7 +22,7 @@ from mcgm.data.sample import sample_path
 from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
 from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.long_range import LongRangeSpec
-from mcgm.potential import Potential
+from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
 from mcgm.training.config import DataConfig, SplitConfig, TrainConfig
 from mcgm.training.start import SAVED, all_elements, freeze, identified, refit, with_saved_weights
@@ -117,7 +117,7 @@ def _rule(config: DataConfig) -> SplitRule:
     return kind(train=split.train, val=split.val, test=split.test, seed=split.seed)
 
 
-def make_potential(config: TrainConfig, parts: Parts) -> Potential:
+def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
     """The potential that a training starts with: fresh from the seed, or with the weights of a saved one (`start`).
 
     Element references are fitted to the training part; scale and scale factors are, too, or are those of the saved one.
@@ -139,7 +139,7 @@ def make_potential(config: TrainConfig, parts: Parts) -> Potential:
     return potential.to(getattr(torch, config.training.precision))
 
 
-def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> Potential:
+def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPotential:
     if config.model.long_range == SAVED:
         raise ConfigError(f"model.long_range: {SAVED}: required: a saved model to start from (--from, start.model).")
     references = fit.fit(parts.train, parts.everything)
@@ -150,7 +150,7 @@ def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> Potential:
     return potential
 
 
-def _started(config: TrainConfig, parts: Parts, saved: Potential) -> Potential:
+def _started(config: TrainConfig, parts: Parts, saved: Potential) -> NetworkPotential:
     block = saved.specification if config.model.long_range == SAVED else config.model.long_range
     elements = all_elements(saved, parts.everything.elements)
     return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)
@@ -176,7 +176,7 @@ def _calibration(train: Dataset, cutoff: float) -> Iterator[Batch]:
         yield Batch.from_structures([train[int(k)] for k in part], cutoff=cutoff)
 
 
-def _unfitted(config: TrainConfig, block: str | LongRangeSpec, settings: dict[str, Any]) -> Potential:
+def _unfitted(config: TrainConfig, block: str | LongRangeSpec, settings: dict[str, Any]) -> NetworkPotential:
     """The potential of a recipe with fresh weights from its seed."""
     model = config.model
     with torch.random.fork_rng(devices=[]):

@@ -16,7 +16,7 @@ from mcgm.checkpoint import load, read_header
 from mcgm.data import Dataset
 from mcgm.data.references import ElementReferences, ReferenceFit, refit_references
 from mcgm.errors import CheckpointError, ConfigError
-from mcgm.potential import ElementReference, Potential
+from mcgm.potential import ElementReference, NetworkPotential, Potential
 from mcgm.registry import build, describe_backbone
 from mcgm.structure import HEAVIEST
 from mcgm.training.config import ModelConfig, StartConfig, TrainingConfig
@@ -121,7 +121,7 @@ def require_same_network(wanted: Potential, saved: Potential) -> None:
             )
 
 
-def with_saved_weights(fresh: Potential, saved: Potential) -> Potential:
+def with_saved_weights(fresh: NetworkPotential, saved: Potential) -> NetworkPotential:
     """The fresh potential with the weights, scale and references of the saved one, wherever it has such a part.
 
     A long-range block of another kind stays fresh; so does what belongs to elements that the saved one does not know.
@@ -172,7 +172,7 @@ def _symbols(numbers: set[int]) -> str:
     return " ".join(chemical_symbols[z] for z in sorted(numbers))
 
 
-def refit(potential: Potential, dataset: Dataset, fit: ReferenceFit) -> None:
+def refit(potential: NetworkPotential, dataset: Dataset, fit: ReferenceFit) -> None:
     """Set the references to those of the new labels: what is left of them beside the energies of the network.
 
     The scale stays: weights were trained in units of it.
@@ -188,7 +188,7 @@ def refit(potential: Potential, dataset: Dataset, fit: ReferenceFit) -> None:
     potential.references = ElementReference(after)
 
 
-def freeze(potential: Potential, config: TrainingConfig, *, started: bool) -> None:
+def freeze(potential: NetworkPotential, config: TrainingConfig, *, started: bool) -> None:
     """Keep the weights of a part of a saved model as they are.
 
     Raises:
