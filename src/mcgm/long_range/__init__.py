@@ -34,6 +34,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "mcgm": MCGM.smooth,
     "mcgm_paper": MCGM.paper,
     "mcgm_random": MCGM.random,
+    "mcgm_kmeans": MCGM.kmeans,
     "global_mean": GlobalMean,
     "element_mean": ElementMean,
     "charges": LatentCharges,

@@ -33,7 +33,7 @@ def test_there_are_as_many_clusters_as_nodes_over_the_reduction_rounded_down_but
     assert reduced(Nodes.counted(sizes), float(reduction)).count.tolist() == expected
 
 
-@pytest.mark.parametrize("rule", [KMeansPlusPlus(), KMeansPlusPlus(3.0), Random(), Prototypes(3), Everything()])
+@pytest.mark.parametrize("rule", [KMeansPlusPlus(), KMeansPlusPlus(3.0), KMeansPlusPlus(sizes="kinds"), Random(), Prototypes(3), Everything()])
 @pytest.mark.parametrize("seed", [None, 0])
 def test_clusters_never_span_groups_and_weights_of_a_member_sum_to_one(rule, seed):
     group = torch.repeat_interleave(torch.arange(len(COUNTS)), COUNTS)
@@ -59,6 +59,18 @@ def test_element_clusters_are_the_elements_of_each_group():
         (1, 92),
     ]
     assert torch.equal(clusters.kind[assignment.labels], kind)
+
+
+def test_kmeans_by_kinds_makes_as_many_clusters_of_a_group_as_it_has_kinds_without_looking_at_them():
+    kind = torch.tensor([8, 1, 1, 6, 1, 92, 6])
+    nodes = Nodes.grouped(torch.tensor([0, 0, 0, 1, 1, 1, 1]), 2, kind)
+    values = torch.tensor([0.0, 0.1, 5.0, 0.0, 5.0, 5.1, 9.0])[:, None]
+    assignment, clusters = assign(KMeansPlusPlus(sizes="kinds"), nodes, values=values)
+    assert clusters.count.tolist() == [2, 3]
+    label = assignment.labels.tolist()
+    assert label[0] == label[1] != label[2]
+    assert label[4] == label[5]
+    assert len(set(label)) == 5
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])

@@ -30,6 +30,13 @@ def test_the_random_preset_differs_from_the_paper_in_the_rules_alone():
     assert block.energy_per == "cluster"
 
 
+def test_kmeans_over_atoms_has_as_many_first_clusters_as_elements_or_a_share_of_the_atoms():
+    block = MCGM.kmeans(levels=2, reduction=3)
+    assert block.rules == (KMeansPlusPlus(3, sizes="kinds"), KMeansPlusPlus(3))
+    assert MCGM.kmeans(levels=1, first="reduction", recluster="epoch").rules == (KMeansPlusPlus(2.0),)
+    assert restore_block(describe_block(block)) == block
+
+
 def test_one_level_is_elements_alone_in_every_preset():
     for preset in (MCGM.smooth, MCGM.paper, MCGM.random):
         assert preset(levels=1).rules == (ByElement(),)

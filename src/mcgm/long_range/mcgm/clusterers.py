@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
@@ -127,18 +128,24 @@ class KMeansPlusPlus(Clusterer):
     With chance seeds are drawn in proportion to the squared distance (Arthur and Vassilvitskii 2007); without, the
     farthest point is the next seed, ties broken by feature values, so that labels depend neither on the order of
     atoms nor on batch mates. Carries no gradient. Labels flip as atoms move: not smooth.
+    `sizes="kinds"`: as many clusters as there are kinds of nodes (of atoms: elements), whatever the reduction.
     """
 
     reduction: float = 2.0
     iterations: int = 10
+    sizes: Literal["reduction", "kinds"] = "reduction"
 
     def __post_init__(self) -> None:
         _check_reduction(self)
+        if self.sizes not in ("reduction", "kinds"):
+            raise ConfigError("sizes: " + unknown_name("choice", self.sizes, ("reduction", "kinds")))
         if self.iterations < 1:
             raise ConfigError(f"iterations is {self.iterations}; required: at least 1.")
 
     def layout(self, members: Nodes) -> Nodes:
-        """max(1, floor(n / reduction)) nodes per group."""
+        """max(1, floor(n / reduction)) nodes per group, or one per kind; they have no kind themselves."""
+        if self.sizes == "kinds":
+            return Nodes.counted(ByElement().layout(members).count)
         return reduced(members, self.reduction)
 
     def build(self, channels: int) -> ClusterModule:

@@ -128,6 +128,23 @@ class MCGM(LongRangeSpec):
         rules = (ByElement(), *(Random(reduction) for _ in range(levels - 1)))
         return replace(cls.paper(levels=levels, reduction=reduction, **options), clusterers=rules)
 
+    @classmethod
+    def kmeans(
+        cls,
+        *,
+        levels: int = 3,
+        reduction: float = 2.0,
+        first: Literal["kinds", "reduction"] = "kinds",
+        **options: Any,
+    ) -> Self:
+        """A control: as `paper`, but atoms are clustered by K-means++ instead of by element.
+
+        `first="kinds"`: into as many clusters as there are elements; "reduction": n / r of n atoms.
+        """
+        rules = (KMeansPlusPlus(reduction, sizes=first), *(KMeansPlusPlus(reduction) for _ in range(levels - 1)))
+        settings: dict[str, Any] = {"energy_per": "cluster", "total_charge": "ignored"} | options
+        return cls(levels=levels, reduction=reduction, clusterers=rules, **settings)
+
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""
         return Hierarchy(
