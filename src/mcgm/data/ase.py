@@ -37,10 +37,8 @@ def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
     """
     for index, (line, atoms) in enumerate(_frames(path)):
         where = f"{path}, {f'line {line}, ' if line else ''}entry {index}"
-        try:
-            yield _structure(atoms, labels, where, f"{path.name}[{index}]")
-        except StructureError as error:
-            raise DataError(f"{where}: {error}") from error
+        if is_asked_for(atoms, labels, where):
+            yield labelled(atoms, labels, where, f"{path.name}[{index}]")
 
 
 def read_atoms(path: Path) -> Iterator[Atoms]:
@@ -56,7 +54,7 @@ def read_atoms(path: Path) -> Iterator[Atoms]:
 def keys_ase(path: Path) -> list[str]:
     """Keys of the first structure: stored results, `atoms.info` and `atoms.arrays`."""
     _, first = next(_frames(path), (None, None))
-    return [] if first is None else sorted(set(_entries(first)) - {"numbers", "positions"})
+    return [] if first is None else sorted(set(entries_of(first)) - {"numbers", "positions"})
 
 
 def count_ase(path: Path, labels: Labels) -> int | None:
@@ -111,13 +109,42 @@ def _rows(path: Path) -> Iterator[tuple[None, Atoms]]:
             yield None, atoms
 
 
-def _entries(atoms: Atoms) -> Mapping[str, Any]:
+def entries_of(atoms: Atoms) -> Mapping[str, Any]:
+    """Stored results, then `atoms.info`, then `atoms.arrays`."""
     results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     return {**atoms.arrays, **atoms.info, **{key: value for key, value in results.items() if value is not None}}
 
 
+def is_asked_for(atoms: Atoms, labels: Labels, where: str) -> bool:
+    """Whether `labels.where` picks this structure.
+
+    Raises:
+        DataError: it lacks the key.
+    """
+    if labels.where is None:
+        return True
+    key, value = labels.condition
+    entries = entries_of(atoms)
+    if key not in entries:
+        found = ", ".join(sorted(set(entries) - {"numbers", "positions"})) or "none"
+        raise DataError(f"{where}: no entry {key!r}, which labels.where asks for. Keys found: {found}.")
+    return str(entries[key]) == value
+
+
+def labelled(atoms: Atoms, labels: Labels, where: str, default_name: str) -> Structure:
+    """The structure with what is declared, in eV, Å and e.
+
+    Raises:
+        DataError: a declared key is missing, or the structure cannot be used; the message begins with `where`.
+    """
+    try:
+        return _structure(atoms, labels, where, default_name)
+    except StructureError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
 def _structure(atoms: Atoms, labels: Labels, where: str, default_name: str) -> Structure:
-    entries = _entries(atoms)
+    entries = entries_of(atoms)
     values: dict[str, Any] = {}
     for quantity in (*SCALARS, *VECTORS, "name", "group"):
         key = getattr(labels, quantity)

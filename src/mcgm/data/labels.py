@@ -31,9 +31,10 @@ class Labels:
     `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
     `dipole_about` says where dipoles of ions start: at the centre of "mass", as inside, or at the "origin".
     In files that ASE reads, energy, charge and spin may be sums of entries: "chargeA + chargeB", "E - E_A - E_B".
+    `where` picks structures there: "structure_type = dimer_original" reads those with this value alone.
 
     Raises:
-        ConfigError: unknown unit, energy kind or centre of dipoles.
+        ConfigError: unknown unit, energy kind or centre of dipoles; or `where` is not of that form.
     """
 
     energy: str | None = None
@@ -58,12 +59,15 @@ class Labels:
     dipole_unit: str | None = None
     energy_kind: EnergyKind = "total"
     dipole_about: Literal["mass", "origin"] = "mass"
+    where: str | None = None
 
     def __post_init__(self) -> None:
         choices = {"energy_kind": ("total", "atomisation", "interaction"), "dipole_about": ("mass", "origin")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(unknown_name(name, getattr(self, name), known))
+        if self.where is not None and not all(self.condition):
+            raise ConfigError(f"where is {self.where!r}; required: the form 'key = value'.")
         object.__setattr__(self, "optional", tuple(self.optional))
         for quantity in ("energy", "length", "forces", "stress", "dipole"):
             self.factor(quantity)
@@ -88,6 +92,12 @@ class Labels:
             f"{where}: no {quantity} under the key {key!r}.{hint} Keys found: {', '.join(keys) or 'none'}. "
             f"Declare the one that holds it (labels.{quantity})."
         )
+
+    @property
+    def condition(self) -> tuple[str, str]:
+        """Key and value that `where` asks for."""
+        key, _, value = (self.where or "").partition("=")
+        return key.strip(), value.strip()
 
     @property
     def fingerprint(self) -> str:
@@ -125,6 +135,41 @@ RUNNER = Labels(
 )
 """`input.data` of RuNNer and n2p2 in their usual units; any label may be absent."""
 
+ZIP = replace(ASE, name="member", group="system")
+"""xyz files in a zip: as `ASE`; the name of a structure is that of its file, less a last `_` and what follows its
+group's, so that `1.02_080` and `1.02_090` share one."""
+
+NCI_ATLAS = Labels(
+    energy="benchmark_Eint",
+    energy_unit="kcal/mol",
+    energy_kind="interaction",
+    charge="charge",
+    name="member",
+    group="system",
+)
+"""Archives of the NCI Atlas: CCSD(T)/CBS interaction energies along dissociation curves; one group per dimer."""
+
+SAPT10K = replace(NCI_ATLAS, name="file_name", group="folder_name", where="structure_type = dimer_original")
+"""SAPT10k (doi:10.1063/5.0204064): interaction energies of the dimers, without their copies pulled apart; groups are
+the benchmarks that they come from."""
+
+CONFORMER_BENCHMARK = Labels(
+    numbers="z",
+    positions="pos",
+    n_atoms="n",
+    energy="E_wb97xd",
+    energy_unit="hartree",
+    charge="charge",
+    group="mol",
+    optional=("energy",),
+)
+"""Conformers of drug-like molecules (doi:10.1002/qua.26381) as one npz: wB97X-D3 total energies, a few are missing."""
+
+QM9 = Labels(
+    numbers="Elements", positions="XYZ_Ang", energy="InternalEnergy_0K_au", energy_unit="hartree", name="XYZ_file"
+)
+"""QM9 (doi:10.1038/sdata.2014.22) as the csv of the package qm9pack: internal energies at 0 K (B3LYP)."""
+
 MD17 = Labels(numbers="z", positions="R", energy="E", forces="F", energy_unit="kcal/mol")
 """npz of MD17 and MD22: one composition, kcal/mol."""
 
@@ -149,6 +194,11 @@ PRESETS = MappingProxyType(
         "ase": ASE,
         "npz": NPZ,
         "runner": RUNNER,
+        "zip": ZIP,
+        "nci-atlas": NCI_ATLAS,
+        "sapt10k": SAPT10K,
+        "conformer-benchmark": CONFORMER_BENCHMARK,
+        "qm9": QM9,
         "md17": MD17,
         "qm7": QM7,
         "aqm": AQM,

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from mcgm.data.ase import count_ase, keys_ase, read_ase
 from mcgm.data.hdf5 import count_hdf5, keys_hdf5, read_hdf5
-from mcgm.data.labels import AQM, ASE, NPZ, OE62, RUNNER, Labels, about_mass, declared
+from mcgm.data.labels import AQM, ASE, NPZ, OE62, QM9, RUNNER, ZIP, Labels, about_mass, declared
 from mcgm.data.npz import count_npz, keys_npz, read_npz
 from mcgm.data.oe62 import count_oe62, keys_oe62, read_oe62
+from mcgm.data.qm9 import count_qm9, keys_qm9, read_qm9
 from mcgm.data.runner import count_runner, keys_runner, read_runner
+from mcgm.data.zipped import count_zip, keys_zip, read_zip
 from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.structure import Structure
 
@@ -22,31 +24,51 @@ from mcgm.structure import Structure
 class Reader(NamedTuple):
     """How one format is read.
 
-    `labels` holds when the user declares nothing; `entries` counts structures, None where that costs a pass.
+    `labels` holds when the user declares nothing; `entries` counts structures, None where that costs a pass; `picks`
+    says whether it heeds `labels.where`.
     """
 
     labels: Labels
     read: Callable[[Path, Labels], Iterator[Structure]]
     keys: Callable[[Path], list[str]]
     entries: Callable[[Path, Labels], int | None]
+    picks: bool = False
 
     def structures(self, path: Path, labels: Labels) -> Iterator[Structure]:
-        """Structures of a file one at a time, in this package's units and conventions."""
+        """Structures of a file one at a time, in this package's units and conventions.
+
+        Raises:
+            ConfigError: structures are to be picked in a format that cannot do so.
+        """
+        if labels.where is not None and not self.picks:
+            raise ConfigError(f"{path}: labels.where is for files that ASE reads and for zip archives of xyz.")
         return (about_mass(structure, labels) for structure in self.read(path, labels))
 
 
 FORMATS = MappingProxyType(
     {
-        "ase": Reader(ASE, read_ase, keys_ase, count_ase),
+        "ase": Reader(ASE, read_ase, keys_ase, count_ase, picks=True),
+        "zip": Reader(ZIP, read_zip, keys_zip, count_zip, picks=True),
         "npz": Reader(NPZ, read_npz, keys_npz, count_npz),
         "hdf5": Reader(AQM, read_hdf5, keys_hdf5, count_hdf5),
         "oe62": Reader(OE62, read_oe62, keys_oe62, count_oe62),
         "runner": Reader(RUNNER, read_runner, keys_runner, count_runner),
+        "qm9": Reader(QM9, read_qm9, keys_qm9, count_qm9),
     }
 )
 """Formats by name."""
 
-SUFFIXES = MappingProxyType({".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5", ".json": "oe62", ".data": "runner"})
+SUFFIXES = MappingProxyType(
+    {
+        ".npz": "npz",
+        ".hdf5": "hdf5",
+        ".h5": "hdf5",
+        ".json": "oe62",
+        ".data": "runner",
+        ".zip": "zip",
+        ".csv": "qm9",
+    }
+)
 """Last part of a file's name → format; everything else is ASE's."""
 
 

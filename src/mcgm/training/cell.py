@@ -60,7 +60,7 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
         label=variants[variant].label or variant,
         backbone=recipe.model.backbone,
         long_range=recipe.model.long_range,
-        dataset=Path(config.data.path).name,
+        dataset=config.data.title,
         seed=seed,
         parameters=count_parameters(trained.potential),
         metrics=evaluation.metrics,

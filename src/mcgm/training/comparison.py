@@ -20,6 +20,7 @@ from mcgm.report.result import RunResult
 from mcgm.training.cell import cell_name, cell_settings, deciding_settings
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
+from mcgm.training.widening import widened
 
 Cell = tuple[str, int]
 
@@ -39,7 +40,8 @@ def check(config: CompareConfig) -> None:
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds: required: different ones; got {config.seeds}.")
     wanted = {"reference": config.reference}
-    wanted |= {f"variants.{name}.reference": variant.reference for name, variant in config.variants.items()}
+    for name, variant in config.variants.items():
+        wanted |= {f"variants.{name}.{key}": getattr(variant, key) for key in ("reference", "widened_to")}
     for key, reference in wanted.items():
         if reference is not None and reference not in config.variants:
             raise ConfigError(f"{key}: " + unknown_name("variant", reference, config.variants))
@@ -57,6 +59,7 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
         TrainingError: a cell failed; the message has the end of its log.
     """
     check(config)
+    config = widened(config)
     cells = [(variant, seed) for seed in config.seeds for variant in config.variants]
     recipe = output / "recipe.json"
     write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())

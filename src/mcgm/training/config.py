@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -32,7 +33,8 @@ class DataConfig:
     `path` is a file, a pattern such as train-*.xyz, or "sample"; `labels` a named declaration of keys and units, or
     None for the format's own; `keys` changes single entries of it (e.g. energy: E_dft, energy_unit: kcal/mol). `val`
     and `test` are files (or patterns) of their own for these parts; what `split` leaves for such a part trains.
-    `limit` keeps only so many training structures (a learning curve, a quick try).
+    `limit` keeps only so many training structures (a learning curve, a quick try). Structures without energy are
+    refused, or left out (`unlabelled: drop`). `name` is what reports call the data; default: the file's name.
     """
 
     path: str = "sample"
@@ -42,6 +44,13 @@ class DataConfig:
     limit: int | None = None
     val: str | None = None
     test: str | None = None
+    unlabelled: Literal["refuse", "drop"] = "refuse"
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What reports call the data."""
+        return self.name or Path(self.path).name
 
 
 @dataclass(frozen=True)
@@ -158,14 +167,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """One row of a comparison: a label and the model settings in which it departs from the shared ones.
+    """One row of a comparison: a label, and settings of model and training in which it departs from the shared ones.
 
-    `reference` is the variant that this one is compared with, if not the comparison's; itself: none.
+    `reference` is the variant that this one is compared with, if not the comparison's; itself: none. `widened_to` is
+    the variant to whose number of parameters this one's backbone is widened.
     """
 
     label: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     reference: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    widened_to: str | None = None
 
 
 def default_variants() -> dict[str, VariantConfig]:
@@ -203,15 +215,19 @@ class CompareConfig:
         """The recipe of one cell.
 
         Raises:
-            ConfigError: the variant sets a key that the model does not have.
+            ConfigError: the variant sets a key that model or training do not have.
         """
-        from mcgm.training.recipe import require_known_keys
+        from mcgm.training.recipe import as_plain, merge, require_known_keys, to_config
 
-        changes = self.variants[variant].model
-        require_known_keys(changes, ModelConfig, prefix=f"variants.{variant}.model.")
+        chosen, training = self.variants[variant], self.training
+        require_known_keys(chosen.model, ModelConfig, prefix=f"variants.{variant}.model.")
+        if chosen.training:
+            require_known_keys(chosen.training, TrainingConfig, prefix=f"variants.{variant}.training.")
+            changed = merge(as_plain(training), chosen.training)
+            training = to_config(changed, TrainingConfig, source=f"variants.{variant}.training")
         return TrainConfig(
             data=self.data,
-            model=dataclasses.replace(self.model, **changes),
-            training=dataclasses.replace(self.training, seed=seed),
+            model=dataclasses.replace(self.model, **chosen.model),
+            training=dataclasses.replace(training, seed=seed),
             output=output,
         )

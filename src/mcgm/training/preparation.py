@@ -65,15 +65,20 @@ def open_parts(config: DataConfig) -> Parts:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """What is in `path`, all structures."""
-    return Dataset.open(config.path, labels_of(config))
+    """What is in `path`, all structures, or all with an energy (`unlabelled: drop`)."""
+    return _open(config, config.path)
+
+
+def _open(config: DataConfig, path: str) -> Dataset:
+    dataset = Dataset.open(path, labels_of(config))
+    return dataset.subset(np.flatnonzero(~dataset.lacks("energy"))) if config.unlabelled == "drop" else dataset
 
 
 def _shared_out(config: DataConfig) -> tuple[Dataset, Dataset, Dataset, Dataset]:
     """Training, validation and test part, and all of them: by `split`, or from files of their own."""
     shared = open_dataset(config)
     split = _rule(config).split(shared)
-    given = {name: Dataset.open(path, labels_of(config)) for name in ("val", "test") if (path := getattr(config, name))}
+    given = {name: _open(config, path) for name in ("val", "test") if (path := getattr(config, name))}
     if not given:
         return (*split.subsets(shared), shared)
     train = np.concatenate([split.train, *(getattr(split, name) for name in given)])

@@ -14,7 +14,7 @@ from mcgm.checkpoint import load
 from mcgm.memory import keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.training.batches import Collate, LabelledBatch
-from mcgm.training.config import CompareConfig
+from mcgm.training.config import CompareConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.loss import loss_terms
 from mcgm.training.preparation import Parts, open_parts
@@ -42,7 +42,10 @@ def measure(config: CompareConfig, models: Mapping[str, Path]) -> dict[str, Spee
     torch.set_num_threads(config.threads)
     try:
         parts = open_parts(config.data)
-        runs = {name: _Run(load(path), parts, config) for name, path in models.items()}
+        runs = {
+            name: _Run(load(path), parts, config.cell(name, config.seeds[0], "").training)
+            for name, path in models.items()
+        }
         started = time.perf_counter()
         for done in range(ROUNDS + 1):
             if done > 3 and time.perf_counter() - started > LONGEST * len(runs):
@@ -57,12 +60,12 @@ def measure(config: CompareConfig, models: Mapping[str, Path]) -> dict[str, Spee
 class _Run:
     """A model with the batches it is timed on."""
 
-    def __init__(self, potential: Potential, parts: Parts, config: CompareConfig) -> None:
+    def __init__(self, potential: Potential, parts: Parts, training: TrainingConfig) -> None:
         self.potential = potential
-        self.loss = config.training.loss
+        self.loss = training.loss
         self.forces = parts.forces and self.loss.force_weight > 0
         collate = Collate(potential, potential.dtype)
-        sampler = StructureDataModule(parts.train, parts.val, collate, config.training).sampler(0)
+        sampler = StructureDataModule(parts.train, parts.val, collate, training).sampler(0)
         self.steps_per_epoch = len(sampler)
         # a full batch near the middle: the last one of an epoch is often small
         self.chosen = [parts.train[k] for k in sampler.batches[len(sampler) // 2]]

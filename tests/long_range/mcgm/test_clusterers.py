@@ -33,7 +33,10 @@ def test_there_are_as_many_clusters_as_nodes_over_the_reduction_rounded_down_but
     assert reduced(Nodes.counted(sizes), float(reduction)).count.tolist() == expected
 
 
-@pytest.mark.parametrize("rule", [KMeansPlusPlus(), KMeansPlusPlus(3.0), KMeansPlusPlus(sizes="kinds"), Random(), Prototypes(3), Everything()])
+@pytest.mark.parametrize(
+    "rule",
+    [KMeansPlusPlus(), KMeansPlusPlus(3.0), KMeansPlusPlus(sizes="kinds"), Random(), Prototypes(3), Everything()],
+)
 @pytest.mark.parametrize("seed", [None, 0])
 def test_clusters_never_span_groups_and_weights_of_a_member_sum_to_one(rule, seed):
     group = torch.repeat_interleave(torch.arange(len(COUNTS)), COUNTS)
