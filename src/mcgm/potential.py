@@ -329,7 +329,7 @@ def _fields(energies: Energies) -> dict[str, Any]:
 
 def _detached(item: Any) -> Any:
     if isinstance(item, Tensor):
-        return item.detach()
+        return item.detach() if item.requires_grad else item
     if isinstance(item, tuple):
         return tuple(_detached(value) for value in item)
     if dataclasses.is_dataclass(item) and not isinstance(item, type):

@@ -137,12 +137,13 @@ def _levels(potential: Potential, layer: tuple[Clusters, ...], structure: Struct
         flowing = mass[member] * assignment.weight.cpu()
         flows = zip(member.tolist(), cluster.tolist(), flowing.tolist(), strict=True)
         mass = clusters.mass.cpu()
+        energy = torch.zeros_like(mass) if clusters.energy is None else clusters.energy
         levels.append(
             ExploredLevel(
                 atoms=atoms,
                 flows=tuple(Flow(m, c, round(size, 4)) for m, c, size in flows if size >= LEAST_FLOW),
                 mass=tuple(round(size, 4) for size in mass.tolist()),
-                energy=tuple(_rounded((scale * clusters.energy).tolist())),
+                energy=tuple(_rounded((scale * energy).tolist())),
             )
         )
     return tuple(levels)

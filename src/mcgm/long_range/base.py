@@ -26,15 +26,23 @@ apart: n times the energy; supercell: the same energy per atom; isolation: an at
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """One level of a hierarchy as it stood at one layer.
+    """One level of a hierarchy as it stood at one layer, above the level `below` (`None`: atoms).
 
-    `energy` (before the potential's scale) is zero except at the last layer; `mass` counts atoms.
+    `energy` (before the potential's scale) is there at the last layer only.
     """
 
     assignment: Assignment
     molecule: Int[Tensor, "cluster"]
-    mass: Float[Tensor, "cluster"]
-    energy: Float[Tensor, "cluster"]
+    below: Clusters | None = None
+    energy: Float[Tensor, "cluster"] | None = None
+
+    @property
+    def mass(self) -> Float[Tensor, "cluster"]:
+        """Number of atoms in each cluster, in parts where it is soft."""
+        weight = self.assignment.weight
+        return self.assignment.total(
+            weight.new_ones(self.assignment.members) if self.below is None else self.below.mass
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,7 +138,7 @@ def _margins(potential: nn.Module, found: list[float]) -> Iterator[None]:
 
 
 def _add_margin(found: list[float], module: nn.Module, arguments: tuple[Any, ...], assignment: Assignment) -> None:
-    features, members, clusters, _ = arguments
+    features, members, clusters, *_ = arguments
     found.append(float(_relative_margin(features.detach(), members, clusters, assignment).min()))
 
 

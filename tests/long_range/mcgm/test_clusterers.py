@@ -19,11 +19,13 @@ def features(nodes, channels=6, seed=0):
     return torch.randn(nodes.total, channels, dtype=torch.float64, generator=generator)
 
 
-def assign(rule, nodes, generator=None, values=None):
+def assign(rule, nodes, generator=None, values=None, module=None):
     clusters = rule.layout(nodes)
     values = features(nodes) if values is None else values
     chance = None if generator is None else Chance(generator, torch.arange(nodes.groups))
-    return rule.build(values.shape[1]).to(values.dtype)(values, nodes, clusters, chance), clusters
+    known = rule.known(nodes, clusters, values.dtype)
+    module = rule.build(values.shape[1]).to(values.dtype) if module is None else module
+    return module(values, nodes, clusters, known, chance), clusters
 
 
 @pytest.mark.parametrize("reduction", ["1.1", "1.2", "1.5", "2", "2.5", "3", "3.3", "10"])
@@ -116,10 +118,11 @@ def test_prototypes_are_reached_by_gradients_once_and_twice():
     nodes = Nodes.counted(torch.tensor([3, 1, 4]))
     rule = Prototypes(3, temperature=0.7)
     clusters = rule.layout(nodes)
+    known = rule.known(nodes, clusters, torch.float64)
     module = rule.build(4).double()
 
     def update(values, prototypes):
-        output = torch.func.functional_call(module, {"prototypes": prototypes}, (values, nodes, clusters, None))
+        output = torch.func.functional_call(module, {"prototypes": prototypes}, (values, nodes, clusters, known, None))
         return output.broadcast(output.mean(values) ** 2)
 
     inputs = features(nodes, 4).requires_grad_(), module.prototypes.detach().clone().requires_grad_()
@@ -133,7 +136,7 @@ def test_prototype_weights_are_the_softmax_of_scaled_products():
     rule = Prototypes(3, temperature=0.5)
     module = rule.build(6).double()
     values = features(nodes)
-    weight = module(values, nodes, rule.layout(nodes), None).weight.reshape(5, 3)
+    weight = assign(rule, nodes, values=values, module=module)[0].weight.reshape(5, 3)
     expected = torch.softmax(values @ module.prototypes.T / (0.5 * math.sqrt(6)), 1)
     torch.testing.assert_close(weight, expected)
 

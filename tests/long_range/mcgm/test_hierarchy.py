@@ -135,7 +135,7 @@ def test_every_level_has_its_clusters_and_none_spans_molecules(preset):
 def test_cluster_energies_are_read_from_the_last_layer_alone():
     module, batch = make(MCGM.smooth()), make_batch()
     *earlier, last = run(module, batch, features(batch))[1].clusters
-    assert all((clusters.energy == 0).all() for layer in earlier for clusters in layer)
+    assert all(clusters.energy is None for layer in earlier for clusters in layer)
     assert all((clusters.energy != 0).all() for clusters in last)
 
 

@@ -83,7 +83,8 @@ class Assignment:
     """Rows of (member, cluster, weight): one per member where clusters are hard, several where they are soft.
 
     The weights of a member sum to one. A cluster may be empty: its mean is zero, and its energy does not count.
-    `is_hard` says that the rows are the members in their order, all of weight one: then fewer operations do.
+    `is_hard` says that the rows are the members in their order, all of weight one: then fewer operations do, and `size`
+    holds the number of members of each cluster, at least 1.
     """
 
     member: Int[Tensor, "row"]
@@ -92,13 +93,23 @@ class Assignment:
     members: int
     clusters: int
     is_hard: bool = False
+    size: Float[Tensor, "cluster"] | None = None
 
     @classmethod
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
         """Every member in exactly one cluster."""
         member = torch.arange(len(cluster), device=cluster.device)
         weight = torch.ones(len(cluster), dtype=dtype, device=cluster.device)
-        return cls(member, cluster, weight, len(cluster), clusters, is_hard=True)
+        size = segment_sum(weight, cluster, clusters).clamp(min=1)
+        return cls(member, cluster, weight, len(cluster), clusters, is_hard=True, size=size)
+
+    @classmethod
+    def soft(cls, clusters_of_member: Int[Tensor, "member choice"], clusters: int, dtype: torch.dtype) -> Assignment:
+        """Every member in equal parts in the clusters of its row."""
+        members, choices = clusters_of_member.shape
+        member = torch.arange(members, device=clusters_of_member.device).repeat_interleave(choices)
+        weight = torch.full((members * choices,), 1 / choices, dtype=dtype, device=member.device)
+        return cls(member, clusters_of_member.reshape(-1), weight, members, clusters)
 
     def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
         """Weighted sum over the members of each cluster."""
@@ -113,9 +124,8 @@ class Assignment:
         changes no mean, because the derivatives of a quotient overflow where its denominator is tiny. Below the root of
         the smallest number the mean goes to zero smoothly.
         """
-        if self.is_hard:
-            size = segment_sum(self.weight, self.cluster, self.clusters).clamp(min=1)
-            return self.total(values) / size[:, None]
+        if self.size is not None:
+            return self.total(values) / self.size[:, None]
         least = torch.finfo(self.weight.dtype).tiny ** 0.5
         largest = self.weight.new_full((self.clusters,), least)
         largest = largest.scatter_reduce(0, self.cluster, self.weight.detach(), "amax")
@@ -130,14 +140,15 @@ class Assignment:
 
     def faded(self, presence: Float[Tensor, "member"]) -> Assignment:
         """With every weight multiplied by the member's presence: weights of a member then sum to less than one."""
-        return replace(self, weight=self.weight * take(presence, self.member), is_hard=False)
+        return replace(self, weight=self.weight * take(presence, self.member), is_hard=False, size=None)
 
     def first(self, members: int) -> Assignment:
         """Of the first members alone, for rules that give every member equally many rows, member after member."""
         rows = len(self.member) // self.members * members
-        return replace(
-            self, member=self.member[:rows], cluster=self.cluster[:rows], weight=self.weight[:rows], members=members
-        )
+        member, cluster, weight = self.member[:rows], self.cluster[:rows], self.weight[:rows]
+        if self.is_hard:
+            return Assignment.hard(cluster, self.clusters, weight.dtype)
+        return replace(self, member=member, cluster=cluster, weight=weight, members=members)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:
@@ -165,10 +176,11 @@ def split(
     member = (assignment.member - first_member[owner])[order].split(rows)
     cluster = (assignment.cluster - first_cluster[owner])[order].split(rows)
     weight = assignment.weight[order].split(rows)
-    sizes = zip(members.tolist(), clusters.tolist(), strict=True)
+    counts = members.tolist(), clusters.tolist()
+    sizes = [None] * len(members) if assignment.size is None else assignment.size.split(counts[1])
     return [
-        Assignment(m, c, w, *size, is_hard=assignment.is_hard)
-        for m, c, w, size in zip(member, cluster, weight, sizes, strict=True)
+        Assignment(m, c, w, *count, is_hard=assignment.is_hard, size=size)
+        for m, c, w, *count, size in zip(member, cluster, weight, *counts, sizes, strict=True)
     ]
 
 
@@ -179,11 +191,13 @@ def join(parts: Sequence[Assignment]) -> Assignment:
     for part in parts:
         members.append(members[-1] + part.members)
         clusters.append(clusters[-1] + part.clusters)
+    sizes = [part.size for part in parts if part.size is not None]
     return Assignment(
         member=torch.cat([part.member + offset for part, offset in zip(parts, members, strict=False)]),
         cluster=torch.cat([part.cluster + offset for part, offset in zip(parts, clusters, strict=False)]),
         weight=torch.cat([part.weight for part in parts]),
         members=members[-1],
         clusters=clusters[-1],
-        is_hard=all(part.is_hard for part in parts),
+        is_hard=len(sizes) == len(parts),
+        size=torch.cat(sizes) if len(sizes) == len(parts) else None,
     )

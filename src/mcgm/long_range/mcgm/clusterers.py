@@ -8,12 +8,13 @@ The K-means++ rule itself is in `kmeans.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
@@ -30,9 +31,13 @@ class ClusterModule(nn.Module, ABC):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
+        known: Assignment | None,
         chance: Chance | None,
     ) -> Assignment:
-        """Assign the members. With chance the rule may draw; without it is a function of its inputs."""
+        """Assign the members. With chance the rule may draw; without it is a function of its inputs.
+
+        `known` is what the rule's `known` said of the same nodes.
+        """
 
 
 class Clusterer(ABC):
@@ -44,6 +49,13 @@ class Clusterer(ABC):
     @abstractmethod
     def layout(self, members: Nodes) -> Nodes:
         """The clusters of these members, from their number and kind only."""
+
+    def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment | None:
+        """What the composition alone tells of the assignment, made once per batch; default: nothing.
+
+        For rules that never look at features all of it; for soft ones the rows, with weights to be replaced.
+        """
+        return None
 
     @abstractmethod
     def build(self, channels: int) -> ClusterModule:
@@ -73,26 +85,32 @@ class ByElement(Clusterer):
         pair = torch.unique(members.group * _KINDS + members.kind)
         return Nodes.grouped(pair // _KINDS, members.groups, pair % _KINDS)
 
+    def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
+        """All of it."""
+        pair = clusters.group * _KINDS + clusters.kind
+        cluster = torch.searchsorted(pair, members.group * _KINDS + members.kind)
+        return Assignment.hard(cluster, clusters.total, dtype)
+
     def build(self, channels: int) -> ClusterModule:
         """No parameters."""
-        return _ByKind()
+        return _Known()
 
 
 _KINDS = 128
 """More than there are elements: makes one number of (group, element)."""
 
 
-class _ByKind(ClusterModule):
+class _Known(ClusterModule):
     def forward(
         self,
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
+        known: Assignment | None,
         chance: Chance | None,
     ) -> Assignment:
-        known = clusters.group * _KINDS + clusters.kind
-        cluster = torch.searchsorted(known, members.group * _KINDS + members.kind)
-        return Assignment.hard(cluster, clusters.total, features.dtype)
+        assert known is not None, "made once per batch, where the rule is indexed."
+        return known
 
 
 @dataclass(frozen=True)
@@ -105,20 +123,13 @@ class Everything(Clusterer):
         """One node per group."""
         return Nodes.counted(torch.ones_like(members.count))
 
+    def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
+        """All of it."""
+        return Assignment.hard(members.group, clusters.total, dtype)
+
     def build(self, channels: int) -> ClusterModule:
         """No parameters."""
-        return _ByGroup()
-
-
-class _ByGroup(ClusterModule):
-    def forward(
-        self,
-        features: Float[Tensor, "node channel"],
-        members: Nodes,
-        clusters: Nodes,
-        chance: Chance | None,
-    ) -> Assignment:
-        return Assignment.hard(members.group, clusters.total, features.dtype)
+        return _Known()
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,7 @@ class _KMeans(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
+        known: Assignment | None,
         chance: Chance | None,
     ) -> Assignment:
         label = kmeans(features.detach(), members, clusters, iterations=self.iterations, chance=chance)
@@ -197,6 +209,7 @@ class _Shuffle(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
+        known: Assignment | None,
         chance: Chance | None,
     ) -> Assignment:
         size = members.count[members.group]
@@ -236,6 +249,11 @@ class Prototypes(Clusterer):
         """`count` nodes per group."""
         return Nodes.counted(torch.full_like(members.count, self.count))
 
+    def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
+        """The rows: every node with all prototypes of its group."""
+        choice = torch.arange(self.count, device=clusters.start.device)
+        return Assignment.soft(clusters.start[members.group][:, None] + choice, clusters.total, dtype)
+
     def build(self, channels: int) -> ClusterModule:
         """Holds the prototypes, (count, channels)."""
         return _SoftMembership(self.count, channels, self.temperature)
@@ -253,13 +271,12 @@ class _SoftMembership(ClusterModule):
         features: Float[Tensor, "node channel"],
         members: Nodes,
         clusters: Nodes,
+        known: Assignment | None,
         chance: Chance | None,
     ) -> Assignment:
-        weight = torch.softmax(features @ self.prototypes.T * self.scale, dim=-1)
-        count = len(self.prototypes)
-        member = torch.arange(members.total, device=features.device)[:, None].expand(-1, count)
-        cluster = clusters.start[members.group][:, None] + torch.arange(count, device=features.device)
-        return Assignment(member.reshape(-1), cluster.reshape(-1), weight.reshape(-1), members.total, clusters.total)
+        assert known is not None, "made once per batch, where the rule is indexed."
+        weight = torch.softmax(linear(features, self.prototypes * self.scale), dim=-1)
+        return replace(known, weight=weight.reshape(-1))
 
 
 CLUSTERERS: dict[str, type[Clusterer]] = {

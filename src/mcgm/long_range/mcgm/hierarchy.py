@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,10 +61,13 @@ WEIGHTINGS: dict[str, Weighting] = {"cluster": once_per_cluster, "atom": once_pe
 class HierarchyIndex:
     """Groups (whole systems, or molecules within them) and the nodes of every level, level 0 the atoms.
 
-    Where groups see atoms of others in part, these guests are nodes of level 0 too, after all atoms.
+    Where groups see atoms of others in part, these guests are nodes of level 0 too, after all atoms. `known` holds what
+    the composition tells of the assignment to each level above, `owner` the structure of each of its clusters.
     """
 
     levels: tuple[Nodes, ...]
+    known: tuple[Assignment | None, ...]
+    owner: tuple[Tensor, ...]
     molecule: Int[Tensor, "group"]
     guests: Guests | None
 
@@ -154,9 +157,12 @@ class Hierarchy(LongRange):
             group = torch.cat([group, guests.group])
             kind = torch.cat([kind, take(kind, guests.atom)])
         levels = [Nodes.grouped(group, len(found.molecule), kind)]
+        known = []
         for rule in self.rules:
             levels.append(rule.layout(levels[-1]))
-        return HierarchyIndex(tuple(levels), found.molecule, guests)
+            known.append(rule.known(levels[-2], levels[-1], batch.positions.dtype))
+        owner = tuple(take(found.molecule, nodes.group) for nodes in levels[1:])
+        return HierarchyIndex(tuple(levels), tuple(known), owner, found.molecule, guests)
 
     def begin(
         self,
@@ -171,7 +177,7 @@ class Hierarchy(LongRange):
         Raises:
             ConfigError: assignments are prescribed where atoms are seen in part.
         """
-        density = take(charge_density(batch), take(index.molecule, index.levels[-1].group))
+        density = take(charge_density(batch), index.owner[-1])
         atoms = index.levels[0].group[: batch.n_atoms]
         chance = None if generator is None else Chance.of(generator, batch, atoms, len(index.molecule))
         if index.guests is None:
@@ -188,12 +194,12 @@ class Hierarchy(LongRange):
     ) -> tuple[Float[Tensor, "atom channel"], HierarchyState]:
         """Cluster, aggregate, disseminate."""
         exchange = self.exchanges[layer]
-        levels = state.index.levels
+        levels, known = state.index.levels, state.index.known
 
         def assign(level: int, features: Tensor) -> Assignment:
             if state.prescribed is not None:
                 return state.prescribed[layer][level]
-            return exchange.rules[level](features, levels[level], levels[level + 1], state.chance)
+            return exchange.rules[level](features, levels[level], levels[level + 1], known[level], state.chance)
 
         guests = state.index.guests
         nodes = scalars if guests is None else torch.cat([scalars, take(scalars, guests.atom)])
@@ -206,25 +212,24 @@ class Hierarchy(LongRange):
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:
         """Energies of the clusters of every level, from the last layer's features."""
-        *earlier, last = (_clusters(scalars, assignments, state.index) for assignments in state.layers)
-        last = tuple(
-            replace(clusters, energy=self.weighting(clusters.mass) * head(features))
-            for clusters, head, features in zip(last, self.heads, state.features, strict=True)
-        )
+        owner = state.index.owner
+        energies, mass = [], scalars.new_ones(len(scalars))
+        for assignment, head, features in zip(state.layers[-1], self.heads, state.features, strict=True):
+            mass = assignment.total(mass)
+            energies.append(self.weighting(mass) * head(features))
+        earlier = tuple(_clusters(assignments, owner, (None,) * len(owner)) for assignments in state.layers[:-1])
         return Contribution(
-            energy=torch.cat([clusters.energy for clusters in last]),
-            molecule=torch.cat([clusters.molecule for clusters in last]),
-            clusters=(*earlier, last),
+            energy=torch.cat(energies),
+            molecule=torch.cat(owner),
+            clusters=(*earlier, _clusters(state.layers[-1], owner, energies)),
         )
 
 
 def _clusters(
-    scalars: Float[Tensor, "atom channel"], assignments: tuple[Assignment, ...], index: HierarchyIndex
+    assignments: tuple[Assignment, ...], owner: tuple[Tensor, ...], energies: Sequence[Tensor | None]
 ) -> tuple[Clusters, ...]:
-    """The levels of one layer with the number of atoms in each cluster, energies still zero."""
-    mass = scalars.new_ones(len(scalars))
-    levels = []
-    for assignment, nodes in zip(assignments, index.levels[1:], strict=True):
-        mass = assignment.total(mass)
-        levels.append(Clusters(assignment, take(index.molecule, nodes.group), mass, torch.zeros_like(mass)))
+    """The levels of one layer."""
+    levels: list[Clusters] = []
+    for assignment, molecule, energy in zip(assignments, owner, energies, strict=True):
+        levels.append(Clusters(assignment, molecule, levels[-1] if levels else None, energy))
     return tuple(levels)
