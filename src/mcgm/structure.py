@@ -93,6 +93,11 @@ class Structure:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def volume(self) -> float:
+        """Å³ of the cell, which stress refers to; zero if not periodic, or for a slab without a third vector."""
+        return float(abs(np.linalg.det(self.cell))) if self.pbc.any() else 0.0
+
     @classmethod
     def from_atoms(cls, atoms: Atoms, *, name: str = "", group: str = "") -> Structure:
         """From ASE: labels come from the attached calculator's stored results, charge and spin from `atoms.info`."""

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -47,6 +49,22 @@ def test_the_sentence_says_what_the_numbers_say(errors, verdict, words, result_m
     rows = summarize(results_of(result_maker, {"schnet": (0.2,) * count, "schnet_mcgm": errors}))
     assert rows[1].energy_change.verdict == verdict
     assert words in plain(sentences(rows)[0])
+
+
+def test_stress_is_in_the_table_and_the_sentences_where_it_was_measured(result_maker):
+    runs = results_of(result_maker, {"schnet": (0.2, 0.2), "schnet_mcgm": (0.1, 0.1)})
+    assert "Stress" not in markdown_table(summarize(runs))
+    measured = {"schnet": 2.0, "schnet_mcgm": 1.5}
+    strained = [
+        replace(run, metrics=replace(run.metrics, stress_mae_mev_per_A3=measured[run.variant] + 0.1 * run.seed))
+        for run in runs
+    ]
+    rows = summarize(strained)
+    table = markdown_table(rows)
+    assert "Stress MAE, meV/Å³" in table
+    assert "2.05 ± 0.07" in table
+    assert "stress MAE" in plain(sentences(rows)[0])
+    assert rows[1].stress_change.mean == pytest.approx(-100 * (0.5 / 2 + 0.5 / 2.1) / 2)
 
 
 def test_one_seed_is_never_called_better(result_maker):

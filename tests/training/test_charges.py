@@ -91,10 +91,10 @@ def test_every_term_counts_what_it_sums(charged_file):
     pairs = {"charges": prediction.charges, "dipole": prediction.dipole}
     terms = loss_terms(prediction.energy, prediction.forces, data, config, **pairs)
     sizes = [len(s) for s in structures]
-    expected = [4, 3 * (sum(sizes) - sizes[2]), sum(sizes) - sizes[1], 9]
+    expected = [4, 3 * (sum(sizes) - sizes[2]), sum(sizes) - sizes[1], 9, 0]
     assert terms.counts.tolist() == expected
     assert label_counts(data, config, forces=True, charges=True).tolist() == expected
-    assert label_counts(data, LossConfig(), forces=True, charges=True).tolist() == [*expected[:2], 0, 0]
+    assert label_counts(data, LossConfig(), forces=True, charges=True).tolist() == [*expected[:2], 0, 0, 0]
     charge = (prediction.charges.double() - data.charges)[data.has_charges].abs().sum()
     torch.testing.assert_close(terms.sums[2], charge)
 

@@ -85,6 +85,9 @@ def table(rows: Mapping[str, Metrics]) -> Table:
     if charged:
         grid.add_column("q MAE me")
         grid.add_column("dipole MAE meÅ")
+    strained = any(item.stress_mae_mev_per_A3 is not None for item in rows.values())
+    if strained:
+        grid.add_column("stress MAE meV/Å³")
     for column in grid.columns[1:]:
         column.justify = "right"
     for name, item in rows.items():
@@ -92,5 +95,7 @@ def table(rows: Mapping[str, Metrics]) -> Table:
         values += [item.force_mae_mev_per_A, item.force_rmse_mev_per_A]
         if charged:
             values += [item.charge_mae_me, item.dipole_mae_meA]
+        if strained:
+            values += [item.stress_mae_mev_per_A3]
         grid.add_row(name, str(item.n_structures), *("-" if value is None else f"{value:.4g}" for value in values))
     return grid

@@ -123,7 +123,7 @@ class MCGMCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None, "ASE calls calculate with the atoms."
         structure = _structure(self.atoms)
-        has_stress = bool(structure.pbc.any()) and abs(np.linalg.det(structure.cell)) > 0
+        has_stress = structure.volume > 0
         if "stress" in properties and not has_stress:
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
         if not self.potential.has_charges and {"charges", "dipole"} & set(properties):

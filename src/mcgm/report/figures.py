@@ -37,6 +37,7 @@ def learning_curves(groups: Mapping[str, Sequence[RunResult]], colors: Mapping[s
     quantities: tuple[tuple[str, Callable[[CurvePoint], float | None]], ...] = (
         ("Validation energy MAE / meV", lambda point: point.val_energy_mae_mev),
         ("Validation force MAE / meV/Å", lambda point: point.val_force_mae_mev_per_A),
+        ("Validation stress MAE / meV/Å³", lambda point: point.val_stress_mae_mev_per_A3),
     )
     points = [point for runs in groups.values() for run in runs for point in run.curves]
     shown = [(title, value) for title, value in quantities if any(value(point) is not None for point in points)]

@@ -168,6 +168,7 @@ def _every_run(groups: Groups) -> str:
         "Energy RMSE, meV",
         "Energy MAE, meV/atom",
         "Force MAE, meV/Å",
+        "Stress MAE, meV/Å³",
         "s/epoch",
     )
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
@@ -175,7 +176,7 @@ def _every_run(groups: Groups) -> str:
     for run in (run for runs in groups.values() for run in runs):
         metrics = run.metrics
         energies = (metrics.energy_mae_mev, metrics.energy_rmse_mev, metrics.energy_mae_mev_per_atom)
-        values = (*energies, metrics.force_mae_mev_per_A, run.seconds_per_epoch)
+        values = (*energies, metrics.force_mae_mev_per_A, metrics.stress_mae_mev_per_A3, run.seconds_per_epoch)
         cells = "".join(f"<td>{'–' if value is None else number(value)}</td>" for value in values)
         body.append(f'<tr><th scope="row">{escape(run.label)}</th><td>{run.seed}</td>{cells}</tr>')
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'

@@ -37,6 +37,7 @@ class CurvePoint:
     train_loss: float | None
     val_energy_mae_mev: float
     val_force_mae_mev_per_A: float | None = None
+    val_stress_mae_mev_per_A3: float | None = None
     rand_index: tuple[float, ...] = ()
     rand_index_levels: tuple[int, ...] = ()
 
@@ -54,7 +55,8 @@ class Metrics:
     """Errors on the test set; the mean is over structures for energies, over Cartesian components for forces.
 
     `Predictions.metrics` computes them. Force errors are `None` when the data hold no forces,
-    those of charges (milli-e) and dipoles (milli-eÅ, per component) when data or model have none.
+    those of charges (milli-e) and dipoles (milli-eÅ, per component) when data or model have none, that of stress
+    (meV/Å³, per component; 6.24 are 1 GPa) when the data have none.
     """
 
     n_structures: int
@@ -65,6 +67,7 @@ class Metrics:
     force_rmse_mev_per_A: float | None = None
     charge_mae_me: float | None = None
     dipole_mae_meA: float | None = None
+    stress_mae_mev_per_A3: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

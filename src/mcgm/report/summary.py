@@ -55,7 +55,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """One row of the table. Errors in meV and meV/Å; changes in per cent against the reference, paired over seeds.
+    """One row of the table. Errors in meV, meV/Å, meV/Å³; changes in per cent against the reference, paired over seeds.
 
     A change is the mean over the seeds that both variants have of 100 (error - error of reference) / error of
     reference: negative is better. `None` where nothing was measured or nothing is compared.
@@ -72,6 +72,8 @@ class VariantSummary:
     inference: Spread | None
     energy_change: Spread | None
     force_change: Spread | None
+    stress: Spread | None = None
+    stress_change: Spread | None = None
 
 
 def summarize(results: Sequence[RunResult]) -> tuple[VariantSummary, ...]:
@@ -165,6 +167,8 @@ def _sentence(row: VariantSummary, reference: VariantSummary) -> tuple[Phrase, .
     phrases += _finding("energy", row.energy_change, row.energy, reference.energy, "meV")
     if row.force is not None and reference.force is not None:
         phrases += [Phrase("; "), *_finding("force", row.force_change, row.force, reference.force, "meV/Å")]
+    if row.stress is not None and reference.stress is not None:
+        phrases += [Phrase("; "), *_finding("stress", row.stress_change, row.stress, reference.stress, "meV/Å³")]
     return (*phrases, Phrase("."))
 
 
@@ -212,6 +216,9 @@ def _summary(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Varia
     def force(run: RunResult) -> float | None:
         return run.metrics.force_mae_mev_per_A
 
+    def stress(run: RunResult) -> float | None:
+        return run.metrics.stress_mae_mev_per_A3
+
     energies, seconds = spread(energy), spread(lambda run: run.seconds_per_epoch)
     assert energies is not None
     assert seconds is not None
@@ -227,6 +234,8 @@ def _summary(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Varia
         inference=spread(lambda run: run.inference_ms_per_molecule),
         energy_change=_change(runs, reference, energy),
         force_change=_change(runs, reference, force),
+        stress=spread(stress),
+        stress_change=_change(runs, reference, stress),
     )
 
 

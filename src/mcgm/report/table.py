@@ -32,11 +32,13 @@ def columns(rows: Sequence[VariantSummary]) -> tuple[Column, ...]:
         Column("Variant", "", lambda row: row.label),
         Column("Energy MAE", "meV", lambda row: spread_text(row.energy)),
         Column("Force MAE", "meV/Å", lambda row: spread_text(row.force)),
+        Column("Stress MAE", "meV/Å³", lambda row: spread_text(row.stress)),
         Column("Parameters", "", lambda row: f"{row.parameters:,}"),
         Column("Time per epoch", "s", lambda row: mean_text(row.seconds_per_epoch)),
         Column("Inference", "ms/molecule", lambda row: mean_text(row.inference)),
         Column("Energy change", "%", lambda row: change_text(row.energy_change), lambda row: _tone(row.energy_change)),
         Column("Force change", "%", lambda row: change_text(row.force_change), lambda row: _tone(row.force_change)),
+        Column("Stress change", "%", lambda row: change_text(row.stress_change), lambda row: _tone(row.stress_change)),
     )
     return tuple(column for column in every if any(column.text(row) != ABSENT for row in rows))
 

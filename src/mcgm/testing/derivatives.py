@@ -39,7 +39,7 @@ def stress_finite_differences(potential: Predictor, structure: Structure, *, ste
     """Largest difference (eV/Å³) of the stress from central differences by the six strains, in float64."""
     potential = in_double(potential)
     (labelled,) = predict(potential, [structure])
-    assert labelled.stress is not None, f"{structure} is not periodic along three axes, so it has no stress."
+    assert labelled.stress is not None, f"{structure} is not periodic or has no volume, so it has no stress."
     strains = []
     for a, b in zip(*np.triu_indices(3), strict=True):
         strain = np.zeros((3, 3))
@@ -47,7 +47,7 @@ def stress_finite_differences(potential: Predictor, structure: Structure, *, ste
         strain[b, a] += step / 2
         strains.append(strain)
     strained = [_strained(structure, k * strain) for k, _ in STENCIL for strain in strains]
-    slope = _slope(energies(potential, strained), step) / abs(np.linalg.det(structure.cell))
+    slope = _slope(energies(potential, strained), step) / structure.volume
     symmetric = (labelled.stress + labelled.stress.T) / 2
     return float(np.abs(symmetric[np.triu_indices(3)] - slope).max())
 

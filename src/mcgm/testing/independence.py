@@ -7,6 +7,8 @@ from functools import reduce
 
 import numpy as np
 import torch
+from ase.build import make_supercell
+from jaxtyping import Int
 
 from mcgm.structure import Structure
 from mcgm.testing.predict import Deviation, Predictor, collate, energies, in_double, largest, predict
@@ -78,24 +80,45 @@ def unlike_apart_beyond_rounding(potential: Predictor, first: Structure, second:
     return max(0.0, difference - rounding) if np.isfinite(difference) else float("inf")
 
 
-def supercell(potential: Predictor, structure: Structure, *, repeats: tuple[int, int, int] = (2, 1, 1)) -> Deviation:
-    """A crystal against a repetition of its cell: same energy per atom, forces and stress."""
-    axes = np.flatnonzero(np.array(repeats) > 1)
-    if not structure.pbc[axes].all():
-        raise ValueError(f"{structure} is repeated {repeats} times but periodic along {structure.pbc.tolist()} only.")
-    shifts = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), axis=-1).reshape(-1, 3)
-    larger = structure.replace(
-        numbers=np.tile(structure.numbers, len(shifts)),
-        positions=np.concatenate([structure.positions + shift @ structure.cell for shift in shifts]),
-        cell=np.array(repeats)[:, None] * structure.cell,
-    )
-    (cell,), (repeated,) = predict(potential, [structure]), predict(potential, [larger])
+def supercell(
+    potential: Predictor, structure: Structure, *, repeats: Sequence[int] | Int[np.ndarray, "3 3"] | None = None
+) -> Deviation:
+    """A crystal against a supercell: same energy per atom, forces and stress.
+
+    `repeats` along the three axes, or the integers that make the supercell's vectors of the cell's (row by row);
+    default: twice along the first periodic axis.
+    """
+    larger, count = repeated(structure, repeats)
+    (cell,), (predicted,) = predict(potential, [structure]), predict(potential, [larger])
     assert cell.energy is not None
     assert cell.forces is not None
-    expected = larger.replace(
-        energy=cell.energy * len(shifts), forces=np.tile(cell.forces, (len(shifts), 1)), stress=cell.stress
+    expected = larger.replace(energy=cell.energy * count, forces=np.tile(cell.forces, (count, 1)), stress=cell.stress)
+    return Deviation.between(expected, predicted)
+
+
+def repeated(
+    structure: Structure, repeats: Sequence[int] | Int[np.ndarray, "3 3"] | None = None
+) -> tuple[Structure, int]:
+    """The supercell, copy of the cell after copy, and how many copies it has; without labels. See `supercell`."""
+    if repeats is None:
+        repeats = np.where(np.arange(3) == np.argmax(structure.pbc), 2, 1)
+    matrix = np.asarray(repeats)
+    matrix = np.diag(matrix) if matrix.ndim == 1 else matrix
+    moved = (matrix != np.eye(3)).any(axis=0) | (matrix != np.eye(3)).any(axis=1)
+    if not structure.pbc[moved].all():
+        raise ValueError(f"{structure} is repeated {repeats} times but periodic along {structure.pbc.tolist()} only.")
+    atoms = make_supercell(structure.to_atoms(), matrix, wrap=False)
+    count = len(atoms) // len(structure)
+    larger = Structure(
+        numbers=atoms.numbers,
+        positions=atoms.positions,
+        cell=atoms.cell.array,
+        pbc=structure.pbc,
+        charge=count * structure.charge,
+        spin=count * structure.spin,
+        name=structure.name,
     )
-    return Deviation.between(expected, repeated)
+    return larger, count
 
 
 def side_by_side(structures: Sequence[Structure], distance: float) -> Structure:

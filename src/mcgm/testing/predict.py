@@ -93,14 +93,14 @@ def collate(potential: Predictor, structures: Sequence[Structure]) -> Batch:
 def predict(
     potential: Predictor, structures: Sequence[Structure], *, chunk: int = 256, atoms: float = ATOMS_TOGETHER
 ) -> list[Structure]:
-    """The structures with predicted energy, forces and, where all are fully periodic, stress.
+    """The structures with predicted energy, forces and, where all are periodic and have a volume, stress.
 
     Evaluated at most `chunk` structures or `atoms` atoms at a time, and at least one structure.
 
     Raises:
         StructureError: a prediction is not finite.
     """
-    stress = all(structure.pbc.all() for structure in structures)
+    stress = all(structure.volume > 0 for structure in structures)
     labelled: list[Structure] = []
     for part in _parts(structures, chunk, atoms):
         prediction = potential(collate(potential, part), forces=True, stress=stress)

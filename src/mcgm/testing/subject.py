@@ -89,7 +89,7 @@ class Subject:
     @property
     def periodic(self) -> tuple[Structure, ...]:
         """Structures that have a stress."""
-        return tuple(s for s in self.structures if s.pbc.all())
+        return tuple(s for s in self.structures if s.volume > 0)
 
     @property
     def partly_periodic(self) -> tuple[Structure, ...]:

@@ -47,9 +47,9 @@ class InvarianceSuite:
 
     def periodic(self) -> list[Structure]:
         """Structures that have a stress."""
-        found = [structure for structure in self.structures() if structure.pbc.all()]
+        found = [structure for structure in self.structures() if structure.volume > 0]
         if not found:
-            raise SkipTest("structures() has none that is periodic along three axes.")
+            raise SkipTest("structures() has none that is periodic in a cell with a volume.")
         return found
 
     def not_promised(self) -> dict[str, str]:

@@ -27,8 +27,11 @@ def train_briefly(
     batch: int = 2,
     learning_rate: float = 5e-3,
     seed: int = 0,
+    loss: LossConfig | None = None,
 ) -> Potential:
     """A copy after some steps of Adam on energies and forces, in evaluation mode: a subject for checks, not a model.
+
+    `loss` says how they weigh, and may add stress.
 
     The learning rate falls to zero. The potential should have element references of the structures. K-means draws its
     seeds, as in any training.
@@ -37,15 +40,16 @@ def train_briefly(
         DataError: a structure has no energy.
     """
     trained = copy.deepcopy(potential).train()
-    collate, loss = Collate(trained, trained.dtype), LossConfig()
+    collate, loss = Collate(trained, trained.dtype), loss or LossConfig()
     order, chance = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(trained.parameters(), lr=learning_rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         data = collate([structures[k] for k in order.choice(len(structures), batch, replace=False)])
-        prediction = trained(data.batch, generator=chance)
+        prediction = trained(data.batch, stress=loss.stress_weight > 0, generator=chance)
         optimizer.zero_grad()
-        loss_terms(prediction.energy, prediction.forces, data, loss).mean(loss).backward()
+        terms = loss_terms(prediction.energy, prediction.forces, data, loss, stress=prediction.stress)
+        terms.mean(loss).backward()
         clip_grad_norm_(trained.parameters(), LARGEST_GRADIENT)
         optimizer.step()
     return trained.eval()

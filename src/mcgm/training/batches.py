@@ -23,9 +23,9 @@ EVALUATION_ATOMS = 2000
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch:
-    """A batch with its labels: energies in eV (float64), forces in eV/Å, charges in e, dipoles in eÅ.
+    """A batch with its labels: energies in eV (float64), forces in eV/Å, charges in e, dipoles in eÅ, stress in eV/Å³.
 
-    Zero where a structure has none.
+    Zero where a structure has none; a structure that is not periodic has no stress, whatever its file says.
     """
 
     batch: Batch
@@ -37,6 +37,8 @@ class LabelledBatch:
     has_charges: Bool[Tensor, "atom"]
     dipole: Float[Tensor, "molecule 3"]
     has_dipole: Bool[Tensor, "molecule"]
+    stress: Float[Tensor, "molecule 3 3"]
+    has_stress: Bool[Tensor, "molecule"]
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -66,7 +68,8 @@ class Collate:
         batch = Batch.from_structures(structures, cutoff=self.potential.cutoff, dtype=self.dtype)
         forces, has_forces = _per_atom(structures, "forces", (3,))
         charges, has_charges = _per_atom(structures, "charges", ())
-        dipoles = [np.zeros(3) if s.dipole is None else s.dipole for s in structures]
+        dipole, has_dipole = _per_structure([s.dipole for s in structures], (3,))
+        stress, has_stress = _per_structure([s.stress if s.volume > 0 else None for s in structures], (3, 3))
         return LabelledBatch(
             batch=self._indexed(batch),
             energy=torch.tensor([s.energy for s in structures], dtype=torch.float64),
@@ -75,8 +78,10 @@ class Collate:
             has_forces=has_forces,
             charges=charges,
             has_charges=has_charges,
-            dipole=torch.from_numpy(np.array(dipoles)),
-            has_dipole=torch.tensor([s.dipole is not None for s in structures]),
+            dipole=dipole,
+            has_dipole=has_dipole,
+            stress=stress,
+            has_stress=has_stress,
             names=tuple(s.name for s in structures),
         )
 
@@ -96,6 +101,12 @@ def _per_atom(structures: Sequence[Structure], label: str, shape: tuple[int, ...
     values = [np.zeros((len(structure), *shape)) if value is None else value for structure, value in pairs]
     known = [np.full(len(structure), value is not None) for structure, value in pairs]
     return torch.from_numpy(np.concatenate(values)), torch.from_numpy(np.concatenate(known))
+
+
+def _per_structure(given: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The labels, zero where a structure has none, and where there is one."""
+    values = np.array([np.zeros(shape) if value is None else value for value in given])
+    return torch.from_numpy(values), torch.tensor([value is not None for value in given])
 
 
 def pack(

@@ -133,6 +133,7 @@ class Recorder(Callback):
             "val_energy_mae_mev": validation.energy_mae_mev,
             "val_energy_mae_mev_per_atom": validation.energy_mae_mev_per_atom,
             "val_force_mae_mev_per_A": validation.force_mae_mev_per_A,
+            "val_stress_mae_mev_per_A3": validation.stress_mae_mev_per_A3,
         }
 
     def _write(self, trainer: lightning.Trainer, pl_module: PotentialModule, *, improved: bool) -> None:

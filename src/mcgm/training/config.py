@@ -86,11 +86,13 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weighted sum of the energy and the force term, and of charges and dipoles where a block predicts some.
+    """Weighted sum of the energy and the force term, of charges and dipoles where a block predicts some, and of stress.
 
     The energy error (eV) is per molecule or per atom, the force error (eV/Å) per component. `huber` is quadratic below
     `huber_delta` (same unit) and linear above. A data set without forces has no force term. Charge errors are per atom
-    (e), dipole errors per component (eÅ); their weights are eV/e and eV/eÅ, zero for charges that stay latent.
+    (e), dipole errors per component (eÅ); their weights are eV/e and eV/eÅ, zero for charges that stay latent. Stress
+    errors are per component of the matrix (eV/Å³; 0.00624 are 1 GPa), of periodic structures with a label; their
+    weight is a volume (Å³), zero to leave stress out. With about the volume of a cell both weigh its strain alike.
     """
 
     kind: Literal["l1", "l2", "huber"] = "l1"
@@ -100,6 +102,7 @@ class LossConfig:
     huber_delta: float = 0.01
     charge_weight: float = 0.0
     dipole_weight: float = 0.0
+    stress_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mcgm.splitting import Splitter
 from mcgm.training.batches import Collate, EvaluationSampler, LabelledBatch
 from mcgm.training.gradients import named
 from mcgm.training.metrics import ErrorSums, not_finite
-from mcgm.training.parts import Portion, in_parts
+from mcgm.training.parts import Portion, in_parts, predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,9 @@ def evaluate(
     forces: bool | None = None,
     watch: Callable[[Sequence[Sequence[int]]], Chosen] = iter,
 ) -> Evaluation:
-    """Predict all structures and compare; forces (default: where every structure has them) in evaluation mode.
+    """Predict all structures and compare, in evaluation mode; forces by default where every structure has them.
+
+    Stress is compared where there is some, unless forces are not wanted.
 
     `watch` passes on the batches' indices, and may draw a progress bar meanwhile.
 
@@ -56,6 +58,7 @@ def evaluate(
     if len(dataset) == 0:
         raise DataError("nothing to evaluate: the data set is empty.")
     dataset.require("energy")
+    stress = forces is not False and not dataset.lacks("stress").all()
     forces = dataset.has_forces if forces is None else forces
     was_training = potential.training
     potential.eval()
@@ -63,8 +66,10 @@ def evaluate(
     energies, predicted_forces, true_forces = [], [], []
     names: list[str] = []
     wrong: list[str] = []
-    for prediction, data in _predicted(potential, dataset, watch(list(EvaluationSampler(dataset.sizes))), forces):
-        sums.add(prediction.energy, prediction.forces, data, charges=prediction.charges, dipole=prediction.dipole)
+    chosen = watch(list(EvaluationSampler(dataset.sizes)))
+    for prediction, data in _predicted(potential, dataset, chosen, forces=forces, stress=stress):
+        more = {"charges": prediction.charges, "dipole": prediction.dipole, "stress": prediction.stress}
+        sums.add(prediction.energy, prediction.forces, data, **more)
         wrong.extend(not_finite(prediction, data))
         energies.append(prediction.energy.double().cpu().numpy())
         names.extend(data.names)
@@ -88,14 +93,14 @@ def evaluate(
 
 
 def _predicted(
-    potential: Potential, dataset: Dataset, chosen: Chosen, forces: bool
+    potential: Potential, dataset: Dataset, chosen: Chosen, *, forces: bool, stress: bool
 ) -> Iterator[tuple[Prediction, LabelledBatch]]:
     """Predictions with their labels, in parts where a batch does not fit into memory."""
     splitter = Splitter("evaluation")
 
     def predict(portion: Portion) -> tuple[Prediction, LabelledBatch]:
         with torch.no_grad():
-            return potential(portion.data.batch, forces=forces), portion.data
+            return predicted(potential, portion.data.batch, forces=forces, stress=stress), portion.data
 
     for data in batches(potential, dataset, chosen):
         yield from in_parts(splitter, potential, Portion(data), predict)

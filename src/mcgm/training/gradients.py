@@ -51,6 +51,7 @@ class Differentiator:
             self.config,
             charges=prediction.charges,
             dipole=prediction.dipole,
+            stress=prediction.stress,
         )
         loss = self.factor * terms.mean(self.config, self.counts)
         forces = None if prediction.forces is None else prediction.forces.detach()
@@ -113,7 +114,12 @@ def what_is_not_finite(differentiate: Differentiator, whole: Portion) -> str:
 def _spoiled(share: Share) -> str | None:
     """The first quantity that is not finite, in the order in which they follow from each other."""
     data = share.portion.data
-    quantities = {"energy label": data.energy, "force label": data.forces[data.has_forces], "energy": share.energy}
+    quantities = {
+        "energy label": data.energy,
+        "force label": data.forces[data.has_forces],
+        "stress label": data.stress[data.has_stress],
+        "energy": share.energy,
+    }
     if share.forces is not None:
         quantities["forces"] = share.forces
     quantities["loss"] = share.loss

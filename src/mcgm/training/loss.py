@@ -11,12 +11,12 @@ from torch import Tensor
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import LossConfig
 
-TERMS = ("energy", "force", "charge", "dipole")
+TERMS = ("energy", "force", "charge", "dipole", "stress")
 
 
 @dataclass(frozen=True, eq=False)
 class LossTerms:
-    """Sums of the element-wise losses and how many there were, as [energy, force, charge, dipole]."""
+    """Sums of the element-wise losses and how many there were, as [energy, force, charge, dipole, stress]."""
 
     sums: Float[Tensor, "term"]
     counts: Float[Tensor, "term"]
@@ -36,11 +36,12 @@ def loss_terms(
     *,
     charges: Float[Tensor, "atom"] | None = None,
     dipole: Float[Tensor, "molecule 3"] | None = None,
+    stress: Float[Tensor, "molecule 3 3"] | None = None,
 ) -> LossTerms:
     """Element-wise losses, summed in float64.
 
     Energy errors in eV (per molecule or per atom), force errors in eV/Å (per component), charge errors in e, dipole
-    errors in eÅ (per component); the latter two only where they have a weight.
+    errors in eÅ and stress errors in eV/Å³ (per component); the latter three only where they have a weight.
     """
     error = energy.double() - data.energy
     if config.energy_per == "atom":
@@ -52,6 +53,8 @@ def loss_terms(
         errors[2] = _errors(charges, data.charges, data.has_charges)
     if dipole is not None and config.dipole_weight > 0:
         errors[3] = _errors(dipole, data.dipole, data.has_dipole)
+    if stress is not None and config.stress_weight > 0:
+        errors[4] = _errors(stress, data.stress, data.has_stress)
     sums = torch.stack([elementwise(item, config).sum() for item in errors])
     return LossTerms(sums, sums.new_tensor([float(item.numel()) for item in errors]))
 
@@ -67,6 +70,7 @@ def label_counts(data: LabelledBatch, config: LossConfig, *, forces: bool, charg
         3 * forces * data.has_forces.sum(),
         charges * (config.charge_weight > 0) * data.has_charges.sum(),
         3 * charges * (config.dipole_weight > 0) * data.has_dipole.sum(),
+        9 * (config.stress_weight > 0) * data.has_stress.sum(),
     ]
     return torch.stack(numbers).to(data.energy.dtype)
 

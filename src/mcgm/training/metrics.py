@@ -24,6 +24,8 @@ FIELDS = (
     "charge_abs",
     "dipole_components",
     "dipole_abs",
+    "stress_components",
+    "stress_abs",
 )
 
 
@@ -41,8 +43,9 @@ class ErrorSums:
         *,
         charges: Float[Tensor, "atom"] | None = None,
         dipole: Float[Tensor, "molecule 3"] | None = None,
+        stress: Float[Tensor, "molecule 3 3"] | None = None,
     ) -> None:
-        """Count a batch of predictions in eV, eV/Å, e and eÅ."""
+        """Count a batch of predictions in eV, eV/Å, e, eÅ and eV/Å³."""
         error = energy.detach().double() - data.energy
         entries = {
             "structures": error.new_tensor(float(len(error))),
@@ -66,6 +69,12 @@ class ErrorSums:
                 "dipole_components": error.new_tensor(float(moment.numel())),
                 "dipole_abs": moment.abs().sum(),
             }
+        if stress is not None:
+            tension = _differences(stress, data.stress, data.has_stress)
+            entries |= {
+                "stress_components": error.new_tensor(float(tension.numel())),
+                "stress_abs": tension.abs().sum(),
+            }
         zero = error.new_zeros(())
         self.sums = self.sums.to(error.device) + torch.stack([entries.get(field, zero) for field in FIELDS])
 
@@ -76,10 +85,10 @@ class ErrorSums:
         return result
 
     def metrics(self) -> Metrics:
-        """Errors in meV, meV/Å, me and meÅ of at least one structure; None for labels that no structure has."""
+        """Errors in meV, meV/Å, me, meÅ and meV/Å³ of at least one structure; None for labels that no structure has."""
         entries = dict(zip(FIELDS, self.sums.tolist(), strict=True))
         number, components = entries["structures"], entries["components"]
-        charges, moments = entries["charges"], entries["dipole_components"]
+        charges, moments, tensions = (entries[f] for f in ("charges", "dipole_components", "stress_components"))
         return Metrics(
             n_structures=int(number),
             energy_mae_mev=1000 * entries["energy_abs"] / number,
@@ -89,6 +98,7 @@ class ErrorSums:
             force_rmse_mev_per_A=1000 * (entries["force_square"] / components) ** 0.5 if components else None,
             charge_mae_me=1000 * entries["charge_abs"] / charges if charges else None,
             dipole_mae_meA=1000 * entries["dipole_abs"] / moments if moments else None,
+            stress_mae_mev_per_A3=1000 * entries["stress_abs"] / tensions if tensions else None,
         )
 
 
@@ -97,8 +107,10 @@ def _differences(predicted: Tensor, label: Tensor, known: Tensor) -> Tensor:
 
 
 def not_finite(prediction: Prediction, data: LabelledBatch) -> list[str]:
-    """Names of the structures with an energy or a force that is infinite or not a number."""
+    """Names of the structures with an energy, a force or a stress that is infinite or not a number."""
     wrong = ~torch.isfinite(prediction.energy)
+    if prediction.stress is not None:
+        wrong = wrong | ~torch.isfinite(prediction.stress).all(-1).all(-1)
     if prediction.forces is not None:
         per_atom = (~torch.isfinite(prediction.forces)).any(1)
         wrong = wrong | (segment_count(data.batch.molecule[per_atom], len(data)) > 0)

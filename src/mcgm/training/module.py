@@ -18,13 +18,13 @@ from mcgm.training.config import TrainingConfig
 from mcgm.training.gradients import Differentiator, GradientSum, named, what_is_not_finite
 from mcgm.training.loss import TERMS, LossTerms, label_counts, loss_terms
 from mcgm.training.metrics import ErrorSums, not_finite
-from mcgm.training.parts import Hierarchies, Portion, by_structure, in_parts
+from mcgm.training.parts import Hierarchies, Portion, by_structure, in_parts, predicted
 from mcgm.training.ranks import gathered, raise_too_large, total
 from mcgm.training.schedule import Schedule
 
 
 class PotentialModule(lightning.LightningModule):
-    """Trains a potential on energies, and on forces where there are any.
+    """Trains a potential on energies, on forces where there are any, and on stress where that has a weight.
 
     Losses are normalised by the structures of all ranks together, so that two ranks give the gradient of one; a batch
     that does not fit into memory is done in parts, with the same sum.
@@ -113,12 +113,10 @@ class PotentialModule(lightning.LightningModule):
         return torch.Generator(device=self.device).manual_seed(self.config.seed * 1_000_003 + number)
 
     def _predict(self, portion: Portion) -> Prediction:
-        return self.potential(
-            portion.data.batch,
-            forces=self.forces,
-            clusters=portion.prescribed,
-            generator=self._generator(self.global_step),
-        )
+        batch = portion.data.batch
+        stress = self.config.loss.stress_weight > 0 and batch.periodic
+        options = {"clusters": portion.prescribed, "generator": self._generator(self.global_step)}
+        return predicted(self.potential, batch, forces=self.forces, stress=stress, **options)
 
     def training_step(self, data: LabelledBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of all ranks together; keeps its gradient for `backward`.
@@ -178,7 +176,8 @@ class PotentialModule(lightning.LightningModule):
         """Add the errors of one batch; what is wrong is told when all ranks are through, see `validation_loss`."""
 
         def predict(portion: Portion) -> tuple[Prediction, LabelledBatch]:
-            return self.potential(portion.data.batch, forces=self.forces), portion.data
+            part = portion.data
+            return predicted(self.potential, part.batch, forces=self.forces, stress=bool(part.has_stress.any())), part
 
         try:
             for prediction, part in in_parts(self.validation_splitter, self.potential, Portion(data), predict):
@@ -188,9 +187,9 @@ class PotentialModule(lightning.LightningModule):
             self.validation_sums = self.validation_sums * torch.nan
 
     def _validated(self, prediction: Prediction, data: LabelledBatch) -> None:
-        charges, dipole = prediction.charges, prediction.dipole
-        self.validation_errors.add(prediction.energy, prediction.forces, data, charges=charges, dipole=dipole)
-        terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss, charges=charges, dipole=dipole)
+        more = {"charges": prediction.charges, "dipole": prediction.dipole, "stress": prediction.stress}
+        self.validation_errors.add(prediction.energy, prediction.forces, data, **more)
+        terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss, **more)
         sums = torch.stack([terms.sums, terms.counts]).detach()
         self.validation_sums = self.validation_sums.to(sums.device) + sums
         self.validation_not_finite += not_finite(prediction, data)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mcgm.batch import Batch
 from mcgm.long_range.base import Clusters
 from mcgm.long_range.mcgm.assignment import Assignment, join, split
-from mcgm.potential import Potential
+from mcgm.potential import Potential, Prediction
 from mcgm.segments import segment_count
 from mcgm.splitting import Splitter, Work, part_of, structure_of
 from mcgm.structure import Structure
@@ -49,6 +49,8 @@ class Portion:
             has_charges=data.has_charges[start:stop],
             dipole=data.dipole[first:last],
             has_dipole=data.has_dipole[first:last],
+            stress=data.stress[first:last],
+            has_stress=data.has_stress[first:last],
             names=data.names[first:last],
         )
         return Portion(chosen, self.clusters[first:last])
@@ -72,7 +74,7 @@ def in_parts(splitter: Splitter, potential: Potential, whole: Portion, do: Calla
     def trial(structure: Structure) -> T:
         atoms = len(structure)
         labels = {"energy": 0.0, "forces": np.zeros((atoms, 3)), "charges": np.zeros(atoms), "dipole": np.zeros(3)}
-        data = Collate(potential, potential.dtype)([structure.replace(**labels)])
+        data = Collate(potential, potential.dtype)([structure.replace(**labels, stress=np.zeros((3, 3)))])
         return do(Portion(data.to(potential.device)))
 
     data = whole.data
@@ -83,6 +85,12 @@ def in_parts(splitter: Splitter, potential: Potential, whole: Portion, do: Calla
         trial=trial,
     )
     return splitter.run(work)
+
+
+def predicted(potential: Potential, batch: Batch, *, forces: bool, stress: bool, **options: Any) -> Prediction:
+    """What is asked for, and no more: stress without forces, too."""
+    prediction = potential(batch, forces=forces or stress, stress=stress, **options)
+    return prediction if forces else replace(prediction, forces=None)
 
 
 def by_structure(clusters: tuple[tuple[Clusters, ...], ...], batch: Batch) -> list[Hierarchies]:

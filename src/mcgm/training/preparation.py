@@ -129,8 +129,8 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
 
     Raises:
         CheckpointError: what to start with is no model file.
-        ConfigError: charges or dipoles are to be learnt by a potential without them, or from data without them; a
-            saved model with another network, or another one than the recipe says; a part to freeze that is not there.
+        ConfigError: charges or dipoles are to be learnt by a potential without them, or from data without them; a saved
+            model with another network, or another one than the recipe says; a part to freeze that is not there.
     """
     model, started = config.model, config.start.model is not None
     fit = ReferenceFit(intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit)
@@ -139,7 +139,7 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
     else:
         potential = _started(config, parts, load(identified(config.start)[0]))
         refit(potential, fit.dataset(parts.train, parts.everything), fit)
-    _require_charges(config, potential, parts.train)
+    _require_labels(config, potential, parts.train)
     freeze(potential, config.training, started=started)
     return potential.to(getattr(torch, config.training.precision))
 
@@ -161,11 +161,12 @@ def _started(config: TrainConfig, parts: Parts, saved: Potential) -> NetworkPote
     return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)
 
 
-def _require_charges(config: TrainConfig, potential: Potential, train: Dataset) -> None:
+def _require_labels(config: TrainConfig, potential: Potential, train: Dataset) -> None:
     loss = config.training.loss
-    for label, weight in (("charges", loss.charge_weight), ("dipole", loss.dipole_weight)):
+    weights = {"charges": loss.charge_weight, "dipole": loss.dipole_weight, "stress": loss.stress_weight}
+    for label, weight in weights.items():
         key = f"training.loss.{'charge' if label == 'charges' else label}_weight"
-        if weight > 0 and not potential.has_charges:
+        if weight > 0 and label != "stress" and not potential.has_charges:
             raise ConfigError(
                 f"{key} is {weight:g}, but long_range={config.model.long_range!r} predicts no charges. Use "
                 "long_range='charges' or 'mcgm_charges'."

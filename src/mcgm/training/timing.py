@@ -17,6 +17,7 @@ from mcgm.training.batches import Collate, LabelledBatch
 from mcgm.training.config import CompareConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.loss import loss_terms
+from mcgm.training.parts import predicted
 from mcgm.training.preparation import Parts, open_parts
 
 ROUNDS = 15
@@ -64,6 +65,7 @@ class _Run:
         self.potential = potential
         self.loss = training.loss
         self.forces = parts.forces and self.loss.force_weight > 0
+        self.stress = self.loss.stress_weight > 0
         collate = Collate(potential, potential.dtype)
         sampler = StructureDataModule(parts.train, parts.val, collate, training).sampler(0)
         self.steps_per_epoch = len(sampler)
@@ -86,8 +88,10 @@ class _Run:
     def _step(self) -> None:
         self.potential.train()
         data: LabelledBatch = self.collate(self.chosen)
-        prediction = self.potential(data.batch, forces=self.forces, generator=torch.Generator().manual_seed(0))
-        loss_terms(prediction.energy, prediction.forces, data, self.loss).mean(self.loss).backward()
+        wanted = {"forces": self.forces, "stress": self.stress}
+        prediction = predicted(self.potential, data.batch, **wanted, generator=torch.Generator().manual_seed(0))
+        terms = loss_terms(prediction.energy, prediction.forces, data, self.loss, stress=prediction.stress)
+        terms.mean(self.loss).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -95,7 +99,7 @@ class _Run:
         self.potential.eval()
         data = self.collate(self.tested)
         with torch.no_grad():
-            self.potential(data.batch, forces=self.forces)
+            predicted(self.potential, data.batch, forces=self.forces, stress=self.stress)
 
     @property
     def speed(self) -> Speed:
