@@ -11,7 +11,8 @@ from torchpme.prefactors import eV_A
 from mcgm import Batch, build, load
 from mcgm.errors import ConfigError, StructureError
 from mcgm.long_range import MCGM, LatentCharges, NoLongRange, Together
-from mcgm.long_range.coulomb import Ewald, OpenPairs, ParticleMesh, PeriodicStructures, coulomb_potential
+from mcgm.long_range.coulomb import Ewald, OpenPairs, ParticleMesh, coulomb_potential
+from mcgm.long_range.selection import Selection
 from mcgm.testing import DOUBLE, InvarianceSuite, PhysicsSuite, copies_apart, unlike_apart, zoo
 from mcgm.testing.limits import degenerate
 
@@ -32,7 +33,7 @@ def charges_of(batch, *, neutral=True):
 
 
 def periodic_energies(batch, charges, way, width=1.0):
-    structures = PeriodicStructures.of(batch)
+    structures = Selection.lattices(batch)
     energies = way(batch, structures, way.index(batch, structures), charges, coulomb_potential(width))
     return torch.zeros(batch.n_molecules, dtype=torch.float64).index_add(0, batch.molecule, energies)
 
@@ -123,7 +124,7 @@ def test_a_supercell_has_a_multiple_of_the_energy():
 def test_a_cell_too_large_for_an_ewald_sum_is_refused_with_what_would_fit():
     batch = batch_of(Atoms("NaCl", [[0, 0, 0], [3.0, 0, 0]], cell=[300.0] * 3, pbc=True))
     with pytest.raises(StructureError, match=r"needs too much memory.*periodic_sum='pme'"):
-        Ewald(1.0).index(batch, PeriodicStructures.of(batch))
+        Ewald(1.0).index(batch, Selection.lattices(batch))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_cell_too_large_for_an_ewald_sum_is_refused_with_what_would_fit():
 )
 def test_wires_and_slabs_without_vacuum_are_refused(pbc, cell):
     with pytest.raises(StructureError, match=r"structure 1 of the batch.*three periodic axes"):
-        PeriodicStructures.of(batch_of(molecule("H2O"), Atoms("Cu", cell=cell, pbc=pbc)))
+        Selection.lattices(batch_of(molecule("H2O"), Atoms("Cu", cell=cell, pbc=pbc)))
 
 
 def make_potential(block="charges", backbone="schnet", **options):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpec
 from mcgm.long_range.controls import ElementMean, GlobalMean, NoLongRange
+from mcgm.long_range.ewald import EwaldMessages
 from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
 from mcgm.long_range.neural_atoms import NeuralAtoms
@@ -41,6 +42,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "mcgm_charges": mcgm_with_charges,
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
+    "ewald": EwaldMessages.of_size,
 }
 """Blocks by the name that `build` and configurations use."""
 
@@ -53,6 +55,7 @@ SPECIFICATIONS: dict[str, type[Any]] = {
     "together": Together,
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
+    "ewald": EwaldMessages,
 }
 """Specifications by the name that model files use."""
 
@@ -64,6 +67,7 @@ __all__ = [
     "Clusters",
     "Contribution",
     "ElementMean",
+    "EwaldMessages",
     "GlobalMean",
     "LatentCharges",
     "LongRange",

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, StructureError
+from mcgm.long_range.selection import Selection
 from mcgm.segments import segment_sum, take
 
 REACH = 6.3
@@ -70,65 +71,16 @@ class OpenPairs:
         return segment_sum(half, self.first, batch.n_atoms) + segment_sum(half, self.second, batch.n_atoms)
 
 
-@dataclass(frozen=True, eq=False)
-class PeriodicStructures:
-    """The periodic structures of a batch side by side, padded to the largest.
-
-    `slot` is where an atom stands in (structure, size); `periodic` the boundary conditions.
-    """
-
-    structure: Int[Tensor, "structure"]
-    periodic: Bool[Tensor, "structure 3"]
-    atom: Int[Tensor, "member"]
-    slot: Int[Tensor, "member"]
-    size: int
-
-    @classmethod
-    def of(cls, batch: Batch) -> PeriodicStructures:
-        """From sizes and boundary conditions.
-
-        Raises:
-            StructureError: periodic along one axis only, or along two with no third lattice vector.
-        """
-        count = batch.pbc.sum(dim=1)
-        flat = (count > 0) & (torch.linalg.det(batch.cell.detach().double()).abs() < 1e-6)
-        for wrong in torch.nonzero((count == 1) | flat).flatten().tolist():
-            raise StructureError(
-                f"structure {wrong} of the batch: pbc is {batch.pbc[wrong].tolist()}, the cell "
-                f"{batch.cell[wrong].tolist()} Å. The Coulomb sum needs three periodic axes, or two and a third "
-                "lattice vector that holds the vacuum."
-            )
-        structure = torch.nonzero(count > 0).flatten()
-        sizes = torch.bincount(batch.molecule, minlength=batch.n_molecules)
-        start = torch.cumsum(sizes, 0) - sizes
-        place = torch.full_like(sizes, -1)
-        place[structure] = torch.arange(len(structure), device=batch.device)
-        atom = torch.nonzero(place[batch.molecule] >= 0).flatten()
-        size = int(sizes[structure].max()) if len(structure) else 0
-        slot = place[batch.molecule[atom]] * size + atom - start[batch.molecule[atom]]
-        return cls(structure, batch.pbc[structure], atom, slot, size)
-
-    def pad(self, values: Float[Tensor, "atom *rest"]) -> Float[Tensor, "structure size *rest"]:
-        """Values of the atoms, zero where a structure is smaller."""
-        padded = values.new_zeros((len(self.structure) * self.size, *values.shape[1:]))
-        padded = padded.index_copy(0, self.slot, take(values, self.atom))
-        return padded.reshape(len(self.structure), self.size, *values.shape[1:])
-
-    def unpad(self, padded: Float[Tensor, "structure size"], atoms: int) -> Float[Tensor, "atom"]:
-        """Back to atoms, zero for those of open structures."""
-        return padded.new_zeros(atoms).index_copy(0, self.atom, take(padded.flatten(), self.slot))
-
-
 class Sum(nn.Module, ABC):
     """A way to sum over periodic images."""
 
     @abstractmethod
-    def index(self, batch: Batch, structures: PeriodicStructures) -> Any:
+    def index(self, batch: Batch, structures: Selection) -> Any:
         """What is known from the cells, once per batch."""
 
     @abstractmethod
     def forward(
-        self, batch: Batch, structures: PeriodicStructures, index: Any, charges: Float[Tensor, "atom"], potential: Any
+        self, batch: Batch, structures: Selection, index: Any, charges: Float[Tensor, "atom"], potential: Any
     ) -> Float[Tensor, "atom"]:
         """Energy of each atom, eV; differentiable in charges, positions and cell."""
 
@@ -144,7 +96,7 @@ class Ewald(Sum):
         super().__init__()
         self.longest = REACH / width
 
-    def index(self, batch: Batch, structures: PeriodicStructures) -> Float[Tensor, "structure x y z"]:
+    def index(self, batch: Batch, structures: Selection) -> Float[Tensor, "structure x y z"]:
         """How often each wave vector counts: k stands for -k too, and what is too long, or zero, not at all."""
         cells = batch.cell[structures.structure].detach().double()
         if not len(cells):
@@ -165,7 +117,7 @@ class Ewald(Sum):
     def forward(
         self,
         batch: Batch,
-        structures: PeriodicStructures,
+        structures: Selection,
         index: Float[Tensor, "structure x y z"],
         charges: Float[Tensor, "atom"],
         potential: Any,
@@ -195,11 +147,11 @@ class ParticleMesh(Sum):
         super().__init__()
         self.spacing = width / 4
 
-    def index(self, batch: Batch, structures: PeriodicStructures) -> None:
+    def index(self, batch: Batch, structures: Selection) -> None:
         """Nothing."""
 
     def forward(
-        self, batch: Batch, structures: PeriodicStructures, index: None, charges: Float[Tensor, "atom"], potential: Any
+        self, batch: Batch, structures: Selection, index: None, charges: Float[Tensor, "atom"], potential: Any
     ) -> Float[Tensor, "atom"]:
         """See `Sum`."""
         from torchpme import PMECalculator

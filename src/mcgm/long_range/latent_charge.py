@@ -13,8 +13,9 @@ from torch.nn.functional import softplus
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec, Promise
-from mcgm.long_range.coulomb import SUMS, OpenPairs, PeriodicStructures, Sum, coulomb_potential
+from mcgm.long_range.coulomb import SUMS, OpenPairs, Sum, coulomb_potential
 from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.long_range.selection import Selection
 from mcgm.segments import segment_sum, take
 
 CONSTRAINTS = ("total", "none")
@@ -70,7 +71,7 @@ class ChargeIndex:
     """Pairs of open structures, places of periodic ones, and what their sum needs."""
 
     pairs: OpenPairs
-    periodic: PeriodicStructures
+    periodic: Selection
     lattice: Any
 
 
@@ -111,7 +112,7 @@ class ChargeBlock(LongRange):
 
     def index(self, batch: Batch) -> ChargeIndex:
         """See `ChargeIndex`."""
-        periodic = PeriodicStructures.of(batch)
+        periodic = Selection.lattices(batch)
         return ChargeIndex(OpenPairs.of(batch), periodic, self.periodic_sum.index(batch, periodic))
 
     def begin(
@@ -135,6 +136,6 @@ class ChargeBlock(LongRange):
         charges, softness = self.output(nn.functional.silu(self.hidden(scalars))).unbind(-1)
         charges = self.constraint(batch, charges, softplus(softness))
         energy = index.pairs.energies(batch, charges, self.potential)
-        if len(index.periodic.structure):
+        if len(index.periodic):
             energy = energy + self.periodic_sum(batch, index.periodic, index.lattice, charges, self.potential)
         return replace(Contribution.none(batch), electrostatics=Electrostatics(charges, energy))

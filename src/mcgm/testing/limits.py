@@ -22,7 +22,7 @@ LARGEST_FORCE = 100.0
 
 @dataclass(frozen=True)
 class CutoffStep:
-    """Change across the cutoff of the energy (eV), the force (eV/Å) and its slope (eV/Å²)."""
+    """Step or bend at the cutoff of the energy (eV), the force (eV/Å) and its slope (eV/Å²)."""
 
     energy: float
     force: float
@@ -38,15 +38,17 @@ def cutoff_step(potential: Predictor, *, numbers: tuple[int, int, int] = (8, 1, 
     """Difference between a neighbour just inside and just outside the cutoff, in float64.
 
     Each side is extrapolated to the cutoff from `reach` and twice `reach` Å, as a block that reaches farther may vary
-    there. The third atom is the neighbour, the second makes the first one's surroundings more than a sphere.
+    there; what bends between the two sides counts as well. The third atom is the neighbour, the second makes the first
+    one's surroundings more than a sphere.
     """
     potential = in_double(potential)
 
-    def side(sign: int) -> np.ndarray:
+    def side(sign: int) -> tuple[np.ndarray, np.ndarray]:
         near, far = (_energy_force_slope(potential, numbers, sign * k * reach) for k in (1, 2))
-        return 2 * near - far
+        return 2 * near - far, far - near
 
-    return CutoffStep(*(float(step) for step in np.abs(side(-1) - side(1))))
+    (inner, inward), (outer, outward) = side(-1), side(1)
+    return CutoffStep(*(float(step) for step in np.abs(inner - outer) + np.abs(inward + outward)))
 
 
 def _energy_force_slope(potential: Predictor, numbers: tuple[int, int, int], offset: float) -> np.ndarray:
