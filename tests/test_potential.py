@@ -46,7 +46,7 @@ def test_the_energy_is_the_sum_of_its_parts(long_range, dtype):
     total = total + prediction.cluster_energy + prediction.electrostatic_energy - 3.3
     torch.testing.assert_close(prediction.energy, total, rtol=1e-14, atol=0)
     assert prediction.energy.dtype == torch.float64
-    assert (prediction.cluster_energy == 0).all() == (long_range in ("none", "charges", "ewald"))
+    assert (prediction.cluster_energy == 0).all() == (long_range in ("none", "charges", "range", "neural_atoms", "ewald"))
     assert (prediction.electrostatic_energy == 0).all() == ("charges" not in long_range)
 
 
