@@ -37,6 +37,10 @@ def make_batch(dtype=torch.float64, structures=None):
     return Batch.from_atoms(structures, cutoff=CUTOFF, dtype=dtype)
 
 
+WITHOUT_ENERGY = ("none", "charges", "range", "neural_atoms", "ewald")
+"""Blocks whose nodes have no energies of their own, beside that of charges."""
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("long_range", BLOCKS)
 def test_the_energy_is_the_sum_of_its_parts(long_range, dtype):
@@ -46,7 +50,7 @@ def test_the_energy_is_the_sum_of_its_parts(long_range, dtype):
     total = total + prediction.cluster_energy + prediction.electrostatic_energy - 3.3
     torch.testing.assert_close(prediction.energy, total, rtol=1e-14, atol=0)
     assert prediction.energy.dtype == torch.float64
-    assert (prediction.cluster_energy == 0).all() == (long_range in ("none", "charges", "range", "neural_atoms", "ewald"))
+    assert (prediction.cluster_energy == 0).all() == (long_range in WITHOUT_ENERGY)
     assert (prediction.electrostatic_energy == 0).all() == ("charges" not in long_range)
 
 
