@@ -1,9 +1,11 @@
 PYTHON ?= python3
 VENV := .venv
+PYTHON312 ?= python3.12
+TORCH_SIM := .venv-torch-sim
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-torch-sim lint format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mcgm compare configs/sample.yaml -o demo
@@ -11,6 +13,11 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -q
+
+# torch-sim needs Python >= 3.12 and, on Linux, the CUDA build of torch: gigabytes, in an environment of its own
+test-torch-sim: $(TORCH_SIM)/.done
+	$(TORCH_SIM)/bin/python -m pytest -q tests/interfaces/test_torch_sim.py
+	$(TORCH_SIM)/bin/python -m pytest -q tests/test_examples.py -k with_torch_sim
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -30,7 +37,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/readme.py --store runs/sample --store runs/conformers_xtb
 
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) $(TORCH_SIM) demo build
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,4 +47,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) install -c constraints.txt -e '.[test,lint]'
+	touch $@
+
+$(TORCH_SIM)/.done: pyproject.toml constraints.txt
+	test -x $(TORCH_SIM)/bin/python || $(PYTHON312) -m venv $(TORCH_SIM)
+	$(TORCH_SIM)/bin/python -m pip install -c constraints.txt -e '.[train,torch-sim]' pytest beartype hypothesis tblite
 	touch $@

@@ -15,7 +15,8 @@ from ase import Atoms
 from mcgm.dynamics.record import Record, Row, State, read_state
 from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
 from mcgm.errors import ConfigError, StructureError
-from mcgm.interfaces.ase import MCGMCalculator, jumps
+from mcgm.interfaces.admission import jumps
+from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.interfaces.clusters import ClusterChoice, FrozenClusters
 from mcgm.potential import Potential
 

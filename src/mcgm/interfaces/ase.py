@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +13,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mcgm.batch import Batch
-from mcgm.checkpoint import load
-from mcgm.errors import ConfigError
-from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters, cluster_choice
-from mcgm.interfaces.skin import WideNeighbors
+from mcgm.interfaces.admission import admit
+from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
+from mcgm.interfaces.skin import KeptNeighbors
 from mcgm.potential import Potential, Prediction
 from mcgm.splitting import alone
 from mcgm.structure import Structure
@@ -26,20 +23,6 @@ from mcgm.structure import Structure
 __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 
 INFO_KEYS = ("charge", "spin")
-
-
-SYMMETRIES = ("rotation", "reflection", "translation", "wrapping")
-
-
-def jumps(potential: Potential) -> str:
-    """What a potential that jumps is refused with: why it does, and what to do."""
-    why = potential.not_promised.get("smooth", "the energy or the force jumps")
-    frozen = "clusters='frozen', which keeps the clusters of the first frame; " if potential.has_labels else ""
-    return (
-        f"this potential is not smooth (is_smooth is false): {why}. Dynamics would not conserve energy and optimisers "
-        f"may not converge. Choose: a potential trained with long_range='mcgm', whose energy is smooth; {frozen}or "
-        "allow_discontinuous=True, which takes the jumps (single points, comparisons)."
-    )
 
 
 class MCGMCalculator(Calculator):
@@ -88,23 +71,10 @@ class MCGMCalculator(Calculator):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if skin < 0:
-            raise ConfigError(f"skin is {skin} Å; required: zero or more.")
-        if dtype not in (None, torch.float32, torch.float64):
-            raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
-        with torch.inference_mode(False):
-            given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
-            self.potential = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
-            self.clusters = cluster_choice(clusters).source(self.potential)
-        if not (self.clusters.is_smooth or allow_discontinuous):
-            raise ConfigError(jumps(self.potential))
-        for symmetry in SYMMETRIES:
-            if symmetry in self.potential.not_promised:
-                why = self.potential.not_promised[symmetry]
-                warnings.warn(f"this potential promises no invariance under {symmetry}: {why}.", stacklevel=2)
-        self.skin = skin
-        self.rebuilds = 0
-        self._wide: WideNeighbors | None = None
+        self.potential, self.clusters = admit(
+            potential, device=device, dtype=dtype, clusters=clusters, allow_discontinuous=allow_discontinuous
+        )
+        self._neighbors = KeptNeighbors(self.potential.cutoff, skin)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, charge and spin in `atoms.info` included."""
@@ -130,7 +100,8 @@ class MCGMCalculator(Calculator):
             raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
 
         def predict() -> Prediction:
-            return self.clusters.predict(structure, self._batch(structure), stress=has_stress)
+            batch = self._neighbors.batch([structure]).to(self.potential.dtype).to(self.potential.device)
+            return self.clusters.predict(batch, stress=has_stress, name=str(structure))
 
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False):
@@ -156,26 +127,15 @@ class MCGMCalculator(Calculator):
         batch = Batch.from_structures([structure], cutoff=self.potential.cutoff, dtype=self.potential.dtype)
         self.potential(batch.to(self.potential.device))
 
-    def _batch(self, structure: Structure) -> Batch:
-        """Batch with the pairs of the last search if they still serve, of a new one if not."""
-        positions = None if self._wide is None else self._wide.unwrapped(structure)
-        if self._wide is None or positions is None:
-            self._wide = WideNeighbors.search(structure, self.potential.cutoff, self.skin)
-            self.rebuilds += 1
-            positions = structure.positions
-        batch = Batch(
-            numbers=torch.from_numpy(structure.numbers),
-            positions=torch.from_numpy(positions),
-            molecule=torch.zeros(len(structure), dtype=torch.int64),
-            cell=torch.from_numpy(structure.cell)[None],
-            pbc=torch.from_numpy(structure.pbc)[None],
-            charge=torch.tensor([structure.charge], dtype=torch.float64),
-            spin=torch.tensor([structure.spin], dtype=torch.float64),
-            neighbors=self._wide.within_cutoff(positions, structure.cell),
-            cutoff=self.potential.cutoff,
-            periodic=bool(structure.pbc.any()),
-        )
-        return batch.to(self.potential.dtype).to(self.potential.device)
+    @property
+    def skin(self) -> float:
+        """Å around the cutoff."""
+        return self._neighbors.skin
+
+    @property
+    def rebuilds(self) -> int:
+        """How often pairs have been searched."""
+        return self._neighbors.rebuilds
 
 
 def _structure(atoms: Atoms) -> Structure:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 
@@ -39,8 +38,8 @@ class ClusterSource(ABC):
     """Whether the energy with these clusters is a smooth function of the positions."""
 
     @abstractmethod
-    def predict(self, structure: Structure, batch: Batch, *, stress: bool) -> Prediction:
-        """Prediction for the batch, which holds this structure alone."""
+    def predict(self, batch: Batch, *, stress: bool, name: str = "structure") -> Prediction:
+        """Prediction with forces for the batch, which errors call by this name."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class FrozenClusters(ClusterChoice):
         if self.at is not None:
             structure = Structure.from_atoms(self.at.copy(), name="the frozen frame")
             batch = Batch.from_structures([structure], cutoff=potential.cutoff, dtype=potential.dtype)
-            source.freeze(structure, batch.to(potential.device))
+            source.freeze(batch.to(potential.device), "the frozen frame")
             source.note = "frozen at a given frame"
         return source
 
@@ -110,17 +109,24 @@ class _Fresh(ClusterSource):
         self.potential = potential
         self.is_smooth = potential.is_smooth
 
-    def predict(self, structure: Structure, batch: Batch, *, stress: bool) -> Prediction:
+    def predict(self, batch: Batch, *, stress: bool, name: str = "structure") -> Prediction:
         return self.potential(batch, forces=True, stress=stress)
 
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """Clusters by layer and level, the block's own index of the same frame, and the frame."""
+    """Clusters by layer and level, the block's own index of the same frame, and the frame with its name."""
 
-    structure: Structure
+    batch: Batch
+    name: str
     clusters: tuple[tuple[Assignment, ...], ...]
     index: Any
+
+    def serve(self, batch: Batch) -> bool:
+        """Whether the batch has the same atoms in the same order, structures and periodic axes."""
+        return all(
+            torch.equal(getattr(batch, name), getattr(self.batch, name)) for name in ("numbers", "molecule", "pbc")
+        )
 
 
 class _Frozen(ClusterSource):
@@ -131,22 +137,21 @@ class _Frozen(ClusterSource):
         self.potential = potential
         self.labels: _Labels | None = None
 
-    def freeze(self, structure: Structure, batch: Batch) -> _Labels:
+    def freeze(self, batch: Batch, name: str) -> _Labels:
         """Make the labels of this frame."""
         with torch.no_grad():
             indexed = self.potential.index(batch)
             levels = self.potential(indexed, forces=False).clusters
         clusters = tuple(tuple(level.assignment for level in layer) for layer in levels)
-        self.labels = _Labels(structure, clusters, indexed.index.long_range)
+        self.labels = _Labels(batch, name, clusters, indexed.index.long_range)
         return self.labels
 
-    def predict(self, structure: Structure, batch: Batch, *, stress: bool) -> Prediction:
-        labels = self.labels or self.freeze(structure, batch)
-        frozen = labels.structure
-        if not (np.array_equal(structure.numbers, frozen.numbers) and np.array_equal(structure.pbc, frozen.pbc)):
+    def predict(self, batch: Batch, *, stress: bool, name: str = "structure") -> Prediction:
+        labels = self.labels or self.freeze(batch, name)
+        if not labels.serve(batch):
             raise StructureError(
-                f"{structure}: clusters are frozen for {len(frozen)} atoms of other elements, order or periodic axes "
-                f"({frozen}). Make a new calculator for other atoms."
+                f"{name}: clusters are frozen for {labels.batch.n_atoms} atoms of other elements, order or periodic "
+                f"axes ({labels.name}). Make a new calculator for other atoms."
             )
         indexed = self.potential.index(batch)
         kept = indexed.replace(index=replace(indexed.index, long_range=labels.index))

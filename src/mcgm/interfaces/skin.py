@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from ase.geometry import complete_cell
 
+from mcgm.batch import Batch
+from mcgm.errors import ConfigError
 from mcgm.neighbors import Neighbors, edge_vectors, find_neighbors
 from mcgm.structure import Structure
 
@@ -60,3 +63,68 @@ class WideNeighbors:
             image=image,
             crossing=torch.nonzero(image.any(dim=1)).flatten(),
         )
+
+
+class KeptNeighbors:
+    """Batches of structures that come again and again; one is searched anew only once it has moved too far.
+
+    Structures are known by their place in the list: others there are searched. `rebuilds` counts the searches.
+
+    Args:
+        cutoff: Å.
+        skin: Å around the cutoff; half of it is how far atoms may move.
+
+    Raises:
+        ConfigError: a negative skin.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        if skin < 0:
+            raise ConfigError(f"skin is {skin} Å; required: zero or more.")
+        self.cutoff = cutoff
+        self.skin = skin
+        self.rebuilds = 0
+        self._wide: list[WideNeighbors] = []
+
+    def batch(self, structures: Sequence[Structure]) -> Batch:
+        """The structures in float64 on the CPU, where atoms may be images of those given."""
+        del self._wide[len(structures) :]
+        placed = [self._place(k, structure) for k, structure in enumerate(structures)]
+        sizes = torch.tensor([len(structure) for structure in structures])
+
+        def stack(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.array([getattr(s, name) for s in structures]))
+
+        return Batch(
+            numbers=torch.from_numpy(np.concatenate([s.numbers for s in structures])),
+            positions=torch.from_numpy(np.concatenate([positions for positions, _ in placed])),
+            molecule=torch.repeat_interleave(torch.arange(len(structures)), sizes),
+            cell=stack("cell"),
+            pbc=stack("pbc"),
+            charge=stack("charge"),
+            spin=stack("spin"),
+            neighbors=_side_by_side([pairs for _, pairs in placed], sizes.tolist()),
+            cutoff=self.cutoff,
+            periodic=any(bool(s.pbc.any()) for s in structures),
+        )
+
+    def _place(self, k: int, structure: Structure) -> tuple[np.ndarray, Neighbors]:
+        """Positions of the k-th structure and its pairs, of the last search there if they still serve."""
+        positions = self._wide[k].unwrapped(structure) if k < len(self._wide) else None
+        if positions is None:
+            self._wide[k : k + 1] = [WideNeighbors.search(structure, self.cutoff, self.skin)]
+            self.rebuilds += 1
+            positions = structure.positions
+        return positions, self._wide[k].within_cutoff(positions, structure.cell)
+
+
+def _side_by_side(pairs: Sequence[Neighbors], sizes: Sequence[int]) -> Neighbors:
+    """Atoms, and edges that cross, numbered through."""
+    atoms = np.concatenate([[0], np.cumsum(sizes)])
+    edges = np.concatenate([[0], np.cumsum([len(each.source) for each in pairs])])
+    return Neighbors(
+        source=torch.cat([each.source + int(first) for each, first in zip(pairs, atoms, strict=False)]),
+        target=torch.cat([each.target + int(first) for each, first in zip(pairs, atoms, strict=False)]),
+        image=torch.cat([each.image for each in pairs]),
+        crossing=torch.cat([each.crossing + int(first) for each, first in zip(pairs, edges, strict=False)]),
+    )

@@ -1,0 +1,153 @@
+"""torch-sim: many systems side by side in one call of the potential."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mcgm.errors import ConfigError
+from mcgm.interfaces.admission import admit
+from mcgm.interfaces.clusters import ClusterChoice
+from mcgm.interfaces.skin import KeptNeighbors
+from mcgm.potential import Potential
+from mcgm.structure import Structure
+
+try:
+    from torch_sim.models.interface import ModelInterface
+except ImportError:  # `pip install 'mcgm[torch-sim]'`, with Python >= 3.12; all the class needs is a state
+    ModelInterface = torch.nn.Module
+
+
+class MCGMModel(ModelInterface):
+    """A model of torch-sim: energy (eV), forces (eV/Å) and stress (eV/Å³, positive under tension) of a `SimState`.
+
+    A state may carry `charge` (e) and `spin` (unpaired electrons), one number for each system; outputs have its type,
+    and energies of thousands of eV need float64. Every system is alone: no atom of one knows of another. Pairs are
+    searched on the CPU, again for a system only once its atoms have moved by half the skin. Without a lattice there is
+    no stress: it is NaN. Frozen clusters are those of the first state, and hold for that list of systems only.
+
+    Args:
+        potential: a potential, or the path of its file; copied.
+        device: torch device, that of the states.
+        dtype: float32 or float64; default: that of the potential.
+        compute_forces: as torch-sim's interface has it.
+        compute_stress: likewise.
+        skin: Å around the cutoff.
+        clusters: "fresh" or "frozen", see `MCGMCalculator`.
+        allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false).
+
+    Raises:
+        ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
+        StructureError: at a call: unusable atoms, an unknown element, or other systems than the frozen ones.
+    """
+
+    def __init__(
+        self,
+        potential: Potential | str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        compute_forces: bool = True,
+        compute_stress: bool = True,
+        skin: float = 0.5,
+        clusters: str | ClusterChoice = "fresh",
+        allow_discontinuous: bool = False,
+    ) -> None:
+        super().__init__()
+        self.potential, self.clusters = admit(
+            potential, device=device, dtype=dtype, clusters=clusters, allow_discontinuous=allow_discontinuous
+        )
+        self.neighbors = KeptNeighbors(self.potential.cutoff, skin)
+        self._device, self._dtype = self.potential.device, self.potential.dtype
+        self._compute_forces, self._compute_stress = compute_forces, compute_stress
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the model."""
+        return self._dtype
+
+    @property
+    def compute_stress(self) -> bool:
+        """Whether stress is an output."""
+        return self._compute_stress
+
+    @compute_stress.setter
+    def compute_stress(self, value: bool) -> None:
+        self._compute_stress = value
+
+    @property
+    def compute_forces(self) -> bool:
+        """Whether forces are an output."""
+        return self._compute_forces
+
+    @compute_forces.setter
+    def compute_forces(self, value: bool) -> None:
+        self._compute_forces = value
+
+    def forward(self, state: Any, **options: Any) -> dict[str, Tensor]:
+        """`energy` (system), `forces` (atom, 3) and `stress` (system, 3, 3), detached; the state is only read."""
+        structures = _structures(state)
+        lattice = all(structure.volume > 0 for structure in structures)
+        # Inside a caller's inference mode no forces could be differentiated.
+        with torch.inference_mode(False):
+            batch = self.neighbors.batch(structures).to(self._dtype).to(self._device)
+            prediction = self.clusters.predict(batch, stress=lattice and self._compute_stress, name="torch-sim state")
+        kind = state.positions.dtype
+        outputs = {"energy": prediction.energy.to(kind)}
+        if self._compute_forces:
+            assert prediction.forces is not None
+            outputs["forces"] = prediction.forces.to(kind)
+        if self._compute_stress:
+            stress = prediction.stress
+            outputs["stress"] = (
+                batch.cell.new_full(batch.cell.shape, torch.nan).to(kind) if stress is None else stress.to(kind)
+            )
+        return outputs
+
+
+def _structures(state: Any) -> list[Structure]:
+    """The systems of a state, whose cells have their vectors as columns."""
+    positions = _array(state.positions)
+    numbers, cells = _array(state.atomic_numbers), _array(state.cell).swapaxes(-1, -2)
+    pbc = _array(state.pbc) if isinstance(state.pbc, Tensor) else np.asarray(state.pbc)
+    sizes = np.bincount(_array(state.system_idx), minlength=len(cells))
+    extras = {name: _extra(state, name, len(cells)) for name in ("charge", "spin")}
+    ends = np.cumsum(sizes)
+    return [
+        Structure(
+            numbers=numbers[end - size : end],
+            positions=positions[end - size : end],
+            cell=cells[k],
+            pbc=pbc[k] if pbc.ndim == 2 else pbc,
+            charge=extras["charge"][k],
+            spin=extras["spin"][k],
+            name=f"system {k} of the torch-sim state",
+        )
+        for k, (end, size) in enumerate(zip(ends, sizes, strict=True))
+    ]
+
+
+def _extra(state: Any, name: str, systems: int) -> np.ndarray:
+    """One number for each system, zero where the state has none."""
+    value = getattr(state, name, None)
+    if value is None:
+        return np.zeros(systems)
+    array = _array(value).reshape(-1)
+    if len(array) != systems:
+        raise ConfigError(
+            f"the torch-sim state has {len(array)} values of {name}; required: one for each of {systems} systems."
+        )
+    return array
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
