@@ -253,8 +253,9 @@ def test_a_system_written_as_xml_holds_no_potential_and_says_so(dipeptide, smoot
     text = openmm.XmlSerializer.serialize(system)
     assert len(text) < 20_000
     monkeypatch.setattr("mcgm.interfaces.openmm._Computation._alive", {})  # as in another process
+    context = context_of(openmm.XmlSerializer.deserialize(text), dipeptide.positions)
     with pytest.raises(Exception, match="Make it anew with MLPotential"):
-        context_of(openmm.XmlSerializer.deserialize(text), dipeptide.positions)
+        results(context)
 
 
 def test_jumps_must_be_asked_for(dipeptide, jumping_potential):

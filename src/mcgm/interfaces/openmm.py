@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -140,17 +140,16 @@ class MCGMPotentialImpl:
 class _Computation:
     """Energy (kJ/mol) and forces (kJ/mol/nm) of a state.
 
-    OpenMM pickles what it computes with as it copies forces or writes them as XML. Only a number is in there, which
-    means this object in this process and nothing in another: no weights, and no code of a stranger.
+    OpenMM pickles what it computes with as it copies forces or writes them as XML. Only a random name is in there: it
+    means this object in this process and nothing in another, so no weights are written, and no code.
     """
 
-    _numbers = itertools.count()
-    _alive: ClassVar[WeakValueDictionary[int, _Computation]] = WeakValueDictionary()
+    _alive: ClassVar[WeakValueDictionary[str, _Computation]] = WeakValueDictionary()
 
     def __init__(self, atoms: Atoms, periodic: bool) -> None:
         self.atoms, self.periodic = atoms, periodic
-        self.number = next(self._numbers)
-        self._alive[self.number] = self
+        self.name = uuid4().hex
+        self._alive[self.name] = self
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         self.atoms.set_positions(_plain(state.getPositions(asNumpy=True)) * ANGSTROM_PER_NM)
@@ -159,18 +158,22 @@ class _Computation:
         energy = self.atoms.get_potential_energy() / KJ_PER_MOL
         return energy, self.atoms.get_forces() * (ANGSTROM_PER_NM / KJ_PER_MOL)
 
-    def __reduce__(self) -> tuple[Any, tuple[int]]:
-        return _again, (self.number,)
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return _again, (self.name,)
 
 
-def _again(number: int) -> _Computation:
-    found = _Computation._alive.get(number)
-    if found is None:
+class _Gone:
+    """What stands in the place of a potential that was written by another process: OpenMM crashes if reading fails."""
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         raise ConfigError(
             "this OpenMM system was written with an mcgm force, whose potential is not part of the XML. Make it anew "
             "with MLPotential('mcgm', modelPath=...); positions and velocities may come from a saved state."
         )
-    return found
+
+
+def _again(name: str) -> _Computation | _Gone:
+    return _Computation._alive.get(name) or _Gone()
 
 
 def _plain(quantity: Any) -> np.ndarray:
