@@ -50,7 +50,8 @@ class Energies:
     """Energies in eV, float64 whatever the network's precision: total energies are large, differences small.
 
     `energy` is the sum of `atom_energy` (references included) over the atoms of a structure, its `cluster_energy`, its
-    `electrostatic_energy` and the references' intercept. `charges` (e) are there for blocks that have some.
+    `electrostatic_energy` and the references' intercept. `charges` (e) are there for blocks that have some, and what
+    these lacked to the total charge before it was shared out, `missing_charge` (e).
     """
 
     energy: Float[Tensor, "molecule"]
@@ -60,6 +61,7 @@ class Energies:
     electrostatic_energy: Float[Tensor, "molecule"]
     charges: Float[Tensor, "atom"] | None
     dipole: Float[Tensor, "molecule 3"] | None
+    missing_charge: Float[Tensor, "molecule"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,14 +278,15 @@ class NetworkPotential(Potential):
         atom_energy = self.references(batch.numbers) + shift + scale * backbone.atom_energies(state).double()
         cluster_energy = scale * segment_sum(added.energy.double(), added.molecule, batch.n_molecules)
         local_energy = segment_sum(atom_energy, batch.molecule, batch.n_molecules)
-        electrostatic_energy, charges, dipole = torch.zeros_like(cluster_energy), None, None
+        electrostatic_energy, charges, dipole, missing = torch.zeros_like(cluster_energy), None, None, None
         if added.electrostatics is not None:
-            charges = added.electrostatics.charges
+            charges, missing = added.electrostatics.charges, added.electrostatics.missing
             coulomb = added.electrostatics.energy.double()
             electrostatic_energy = segment_sum(coulomb, batch.molecule, batch.n_molecules)
             dipole = _dipole(batch, charges)
         energy = self.references.intercept + local_energy + cluster_energy + electrostatic_energy
-        return Energies(energy, atom_energy, cluster_energy, added.clusters, electrostatic_energy, charges, dipole)
+        electrostatics = electrostatic_energy, charges, dipole, missing
+        return Energies(energy, atom_energy, cluster_energy, added.clusters, *electrostatics)
 
     def forward(
         self,

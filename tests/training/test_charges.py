@@ -4,12 +4,15 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mcgm import Batch, load
+from mcgm import Batch, build, load
 from mcgm.cli import main
 from mcgm.data import Dataset
 from mcgm.errors import ConfigError
+from mcgm.structure import Structure
+from mcgm.testing import train_briefly
 from mcgm.training.batches import Collate
 from mcgm.training.config import LossConfig
 from mcgm.training.evaluation import evaluate
@@ -77,8 +80,6 @@ def test_charges_that_cannot_be_learnt_are_refused(data_file, tmp_path, capsys, 
 
 
 def test_every_term_counts_what_it_sums(charged_file):
-    from mcgm import build
-
     options = {"channels": 8, "filters": 8, "radial": 8, "layers": 1}
     potential = build(long_range="charges", cutoff=3.0, backbone_options=options)
     dataset = Dataset.open(charged_file)
@@ -88,22 +89,43 @@ def test_every_term_counts_what_it_sums(charged_file):
     data = Collate(potential, torch.float32)(structures)
     prediction = potential(data.batch)
     config = LossConfig(charge_weight=2.0, dipole_weight=3.0)
-    pairs = {"charges": prediction.charges, "dipole": prediction.dipole}
+    pairs = {name: getattr(prediction, name) for name in ("charges", "dipole", "missing_charge")}
     terms = loss_terms(prediction.energy, prediction.forces, data, config, **pairs)
     sizes = [len(s) for s in structures]
-    expected = [4, 3 * (sum(sizes) - sizes[2]), sum(sizes) - sizes[1], 9, 0]
+    expected = [4, 3 * (sum(sizes) - sizes[2]), sum(sizes) - sizes[1], 9, 0, 4]
     assert terms.counts.tolist() == expected
     assert label_counts(data, config, forces=True, charges=True).tolist() == expected
-    assert label_counts(data, LossConfig(), forces=True, charges=True).tolist() == [*expected[:2], 0, 0, 0]
+    assert label_counts(data, LossConfig(), forces=True, charges=True).tolist() == [*expected[:2], 0, 0, 0, 4]
     charge = (prediction.charges.double() - data.charges)[data.has_charges].abs().sum()
     torch.testing.assert_close(terms.sums[2], charge)
+    alone = LossConfig(total_charge_weight=0.0)
+    assert label_counts(data, alone, forces=True, charges=True)[5] == 0
+    assert loss_terms(prediction.energy, prediction.forces, data, alone, **pairs).counts[5] == 0
+
+
+def ion(name, charge):
+    atoms = molecule(name)
+    return Structure(atoms.numbers, atoms.positions, charge=charge, energy=0.0)
+
+
+def test_molecules_far_apart_keep_their_charges_once_atoms_know_the_total_by_themselves():
+    options = {"channels": 16, "filters": 16, "radial": 8, "layers": 2}
+    ions = [ion("CH3SH", 1.0), ion("HCOOH", -1.0), ion("H2O", 0.0)]
+    positions = np.concatenate([ions[0].positions, ions[1].positions + np.array([50.0, 0, 0])])
+    pair = Structure(np.concatenate([ions[0].numbers, ions[1].numbers]), positions)
+    off = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        potential = build(long_range="charges", cutoff=3.0, backbone_options=options)
+        loss = LossConfig(total_charge_weight=weight)
+        trained = train_briefly(potential, ions, steps=60, batch=3, learning_rate=1e-2, loss=loss)
+        batch = Batch.from_structures([pair], cutoff=3.0)
+        off[weight] = abs(float(trained(batch).charges[: len(ions[0])].sum()) - 1.0)
+    assert off[1.0] < 0.1
+    assert off[0.0] > 0.5
 
 
 def test_dipoles_are_about_the_centre_of_mass_and_turn_with_an_ion():
-    from ase.build import molecule
-
-    from mcgm import build
-
     potential = build(long_range="charges", cutoff=3.0).double().eval()
     atoms = molecule("CH3OH")
     atoms.info["charge"] = 1.0

@@ -47,10 +47,15 @@ class Clusters:
 
 @dataclass(frozen=True, eq=False)
 class Electrostatics:
-    """Charges of the atoms, e, and their Coulomb energies, eV (not multiplied by the potential's scale)."""
+    """Charges of the atoms, e, and their Coulomb energies, eV (not multiplied by the potential's scale).
+
+    `missing` is what the charges that atoms predict by themselves lack to the total charge, e: what a constraint shares
+    out among all atoms of the structure, however far apart.
+    """
 
     charges: Float[Tensor, "atom"]
     energy: Float[Tensor, "atom"]
+    missing: Float[Tensor, "molecule"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,8 @@ class LatentCharges(LongRangeSpec):
         width: sigma of the Gaussians' interaction, Å: erf(r / (sqrt(2) width)) / r, that of point charges from about
             three widths on, finite where atoms touch.
         constraint: "total": charges sum to the total charge of the structure, what is missing is shared out by learned
-            weights; "none": they need not, and two far molecules do not know of each other.
+            weights; "none": they need not, and two far molecules do not know of each other. Under both, training on
+            the total (`loss.total_charge_weight`) teaches atoms to find it by themselves: then little is shared.
         periodic_sum: "ewald": explicit; "pme": on a mesh, for thousands of atoms in a cell.
     """
 
@@ -76,13 +77,19 @@ class ChargeIndex:
 
 
 class TotalCharge(nn.Module):
-    """What is missing to the total charge goes to the atoms in proportion to their weights."""
+    """What is missing to the total charge goes to the atoms in proportion to their weights.
+
+    That is where sum (q - q')² / weight is smallest: charge equilibration with hardness alone.
+    """
 
     def forward(
-        self, batch: Batch, charges: Float[Tensor, "atom"], weights: Float[Tensor, "atom"]
+        self,
+        batch: Batch,
+        charges: Float[Tensor, "atom"],
+        weights: Float[Tensor, "atom"],
+        missing: Float[Tensor, "molecule"],
     ) -> Float[Tensor, "atom"]:
         """Charges that sum to `batch.charge` in every structure."""
-        missing = batch.charge - segment_sum(charges, batch.molecule, batch.n_molecules)
         share = missing / segment_sum(weights, batch.molecule, batch.n_molecules)
         return charges + weights * take(share, batch.molecule)
 
@@ -91,7 +98,11 @@ class Unconstrained(nn.Module):
     """Charges as predicted."""
 
     def forward(
-        self, batch: Batch, charges: Float[Tensor, "atom"], weights: Float[Tensor, "atom"]
+        self,
+        batch: Batch,
+        charges: Float[Tensor, "atom"],
+        weights: Float[Tensor, "atom"],
+        missing: Float[Tensor, "molecule"],
     ) -> Float[Tensor, "atom"]:
         """The same charges."""
         return charges
@@ -134,8 +145,9 @@ class ChargeBlock(LongRange):
         """Charges and their energies."""
         batch, index = state, state.index
         charges, softness = self.output(nn.functional.silu(self.hidden(scalars))).unbind(-1)
-        charges = self.constraint(batch, charges, softplus(softness))
+        missing = batch.charge - segment_sum(charges, batch.molecule, batch.n_molecules)
+        charges = self.constraint(batch, charges, softplus(softness), missing)
         energy = index.pairs.energies(batch, charges, self.potential)
         if len(index.periodic):
             energy = energy + self.periodic_sum(batch, index.periodic, index.lattice, charges, self.potential)
-        return replace(Contribution.none(batch), electrostatics=Electrostatics(charges, energy))
+        return replace(Contribution.none(batch), electrostatics=Electrostatics(charges, energy, missing))

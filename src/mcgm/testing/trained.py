@@ -48,7 +48,14 @@ def train_briefly(
         data = collate([structures[k] for k in order.choice(len(structures), batch, replace=False)])
         prediction = trained(data.batch, stress=loss.stress_weight > 0, generator=chance)
         optimizer.zero_grad()
-        terms = loss_terms(prediction.energy, prediction.forces, data, loss, stress=prediction.stress)
+        terms = loss_terms(
+            prediction.energy,
+            prediction.forces,
+            data,
+            loss,
+            stress=prediction.stress,
+            missing_charge=prediction.missing_charge,
+        )
         terms.mean(loss).backward()
         clip_grad_norm_(trained.parameters(), LARGEST_GRADIENT)
         optimizer.step()

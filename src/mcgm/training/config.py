@@ -90,7 +90,9 @@ class LossConfig:
 
     The energy error (eV) is per molecule or per atom, the force error (eV/Å) per component. `huber` is quadratic below
     `huber_delta` (same unit) and linear above. A data set without forces has no force term. Charge errors are per atom
-    (e), dipole errors per component (eÅ); their weights are eV/e and eV/eÅ, zero for charges that stay latent. Stress
+    (e), dipole errors per component (eÅ); their weights are eV/e and eV/eÅ, zero for charges that stay latent.
+    `total_charge_weight` (eV/e) is for what the charges that atoms predict by themselves lack to the total charge of
+    their structure: with it molecules far apart keep their charges, without they exchange what is missing. Stress
     errors are per component of the matrix (eV/Å³; 0.00624 are 1 GPa), of periodic structures with a label; their
     weight is a volume (Å³), zero to leave stress out. With about the volume of a cell both weigh its strain alike.
     """
@@ -102,6 +104,7 @@ class LossConfig:
     huber_delta: float = 0.01
     charge_weight: float = 0.0
     dipole_weight: float = 0.0
+    total_charge_weight: float = 0.3
     stress_weight: float = 0.0
 
 

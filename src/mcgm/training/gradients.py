@@ -52,6 +52,7 @@ class Differentiator:
             charges=prediction.charges,
             dipole=prediction.dipole,
             stress=prediction.stress,
+            missing_charge=prediction.missing_charge,
         )
         loss = self.factor * terms.mean(self.config, self.counts)
         forces = None if prediction.forces is None else prediction.forces.detach()

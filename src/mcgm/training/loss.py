@@ -11,12 +11,12 @@ from torch import Tensor
 from mcgm.training.batches import LabelledBatch
 from mcgm.training.config import LossConfig
 
-TERMS = ("energy", "force", "charge", "dipole", "stress")
+TERMS = ("energy", "force", "charge", "dipole", "stress", "total_charge")
 
 
 @dataclass(frozen=True, eq=False)
 class LossTerms:
-    """Sums of the element-wise losses and how many there were, as [energy, force, charge, dipole, stress]."""
+    """Sums of the element-wise losses and how many there were, in the order of `TERMS`."""
 
     sums: Float[Tensor, "term"]
     counts: Float[Tensor, "term"]
@@ -37,11 +37,13 @@ def loss_terms(
     charges: Float[Tensor, "atom"] | None = None,
     dipole: Float[Tensor, "molecule 3"] | None = None,
     stress: Float[Tensor, "molecule 3 3"] | None = None,
+    missing_charge: Float[Tensor, "molecule"] | None = None,
 ) -> LossTerms:
     """Element-wise losses, summed in float64.
 
     Energy errors in eV (per molecule or per atom), force errors in eV/Å (per component), charge errors in e, dipole
-    errors in eÅ and stress errors in eV/Å³ (per component); the latter three only where they have a weight.
+    errors in eÅ and stress errors in eV/Å³ (per component), missing charge in e (per molecule); all but energy
+    and forces only where they have a weight.
     """
     error = energy.double() - data.energy
     if config.energy_per == "atom":
@@ -55,6 +57,8 @@ def loss_terms(
         errors[3] = _errors(dipole, data.dipole, data.has_dipole)
     if stress is not None and config.stress_weight > 0:
         errors[4] = _errors(stress, data.stress, data.has_stress)
+    if missing_charge is not None and config.total_charge_weight > 0:
+        errors[5] = missing_charge.double()
     sums = torch.stack([elementwise(item, config).sum() for item in errors])
     return LossTerms(sums, sums.new_tensor([float(item.numel()) for item in errors]))
 
@@ -71,6 +75,7 @@ def label_counts(data: LabelledBatch, config: LossConfig, *, forces: bool, charg
         charges * (config.charge_weight > 0) * data.has_charges.sum(),
         3 * charges * (config.dipole_weight > 0) * data.has_dipole.sum(),
         9 * (config.stress_weight > 0) * data.has_stress.sum(),
+        torch.tensor(charges * (config.total_charge_weight > 0) * len(data), device=data.energy.device),
     ]
     return torch.stack(numbers).to(data.energy.dtype)
 

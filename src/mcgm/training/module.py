@@ -189,6 +189,7 @@ class PotentialModule(lightning.LightningModule):
     def _validated(self, prediction: Prediction, data: LabelledBatch) -> None:
         more = {"charges": prediction.charges, "dipole": prediction.dipole, "stress": prediction.stress}
         self.validation_errors.add(prediction.energy, prediction.forces, data, **more)
+        more["missing_charge"] = prediction.missing_charge
         terms = loss_terms(prediction.energy, prediction.forces, data, self.config.loss, **more)
         sums = torch.stack([terms.sums, terms.counts]).detach()
         self.validation_sums = self.validation_sums.to(sums.device) + sums

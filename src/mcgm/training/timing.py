@@ -90,7 +90,8 @@ class _Run:
         data: LabelledBatch = self.collate(self.chosen)
         wanted = {"forces": self.forces, "stress": self.stress}
         prediction = predicted(self.potential, data.batch, **wanted, generator=torch.Generator().manual_seed(0))
-        terms = loss_terms(prediction.energy, prediction.forces, data, self.loss, stress=prediction.stress)
+        more = {"stress": prediction.stress, "missing_charge": prediction.missing_charge}
+        terms = loss_terms(prediction.energy, prediction.forces, data, self.loss, **more)
         terms.mean(self.loss).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
