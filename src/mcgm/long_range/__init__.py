@@ -11,6 +11,7 @@ from mcgm.long_range.ewald import EwaldMessages
 from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
 from mcgm.long_range.neural_atoms import NeuralAtoms
+from mcgm.long_range.p3m import NeuralP3M
 from mcgm.long_range.relay import RANGE
 from mcgm.long_range.together import Together
 
@@ -43,6 +44,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
     "ewald": EwaldMessages.of_size,
+    "neural_p3m": NeuralP3M.of_size,
 }
 """Blocks by the name that `build` and configurations use."""
 
@@ -56,6 +58,7 @@ SPECIFICATIONS: dict[str, type[Any]] = {
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
     "ewald": EwaldMessages,
+    "neural_p3m": NeuralP3M,
 }
 """Specifications by the name that model files use."""
 
@@ -73,6 +76,7 @@ __all__ = [
     "LongRange",
     "LongRangeSpec",
     "NeuralAtoms",
+    "NeuralP3M",
     "NoLongRange",
     "Together",
 ]
