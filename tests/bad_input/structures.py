@@ -10,9 +10,9 @@ from ase import Atoms
 from hypothesis import strategies as st
 
 from mcgm import Batch, Potential, build
-from mcgm.commands.predict import predictions
 from mcgm.errors import MCGMError
 from mcgm.interfaces.ase import MCGMCalculator
+from mcgm.prediction.stream import predictions
 from mcgm.structure import Structure
 from mcgm.testing import tolerance_for
 

@@ -15,11 +15,11 @@ import torch
 
 import mcgm.training.fit
 from mcgm import load
-from mcgm.commands.predict import predictions
 from mcgm.data import Dataset, open_structures
 from mcgm.errors import TooLargeError
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.memory import return_freed_memory
+from mcgm.prediction.stream import predictions
 from mcgm.training.config import TrainConfig
 from mcgm.training.evaluation import evaluate
 from mcgm.training.fit import train

@@ -18,13 +18,16 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from mcgm.data.labels import Labels, is_absent, real_numbers, summands
-from mcgm.data.xyz import read_frames
+from mcgm.data.xyz import count_frames, read_frames
 from mcgm.errors import DataError, StructureError
 from mcgm.structure import Structure
 
 SCALARS = ("energy", "charge", "spin")
 VECTORS = ("forces", "stress", "dipole", "charges")
 DATABASES = (".db",)
+PAGE = 200
+"""rows of a database in memory at a time."""
+
 LINES = (".xyz", ".extxyz")
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -58,7 +61,9 @@ def keys_ase(path: Path) -> list[str]:
 
 
 def count_ase(path: Path, labels: Labels) -> int | None:
-    """How many structures a database has; unknown for text files."""
+    """How many structures a database or an xyz text has; unknown for other files."""
+    if path.suffix in LINES:
+        return count_frames(path)
     if path.suffix not in DATABASES:
         return None
     try:
@@ -102,11 +107,16 @@ def _images(path: Path) -> Iterator[tuple[int | None, Atoms]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[None, Atoms]]:
+    """In the order of their numbers, `PAGE` at a time: ASE fetches all rows that it is asked for at once."""
+    last: int | None = 0
     with ase.db.connect(path) as database:
-        for row in database.select():
-            atoms = row.toatoms()
-            atoms.info |= dict(row.key_value_pairs) | dict(row.data)
-            yield None, atoms
+        while last is not None:
+            page, last = database.select([("id", ">", last)], sort="id", limit=PAGE), None
+            for row in page:
+                atoms = row.toatoms()
+                atoms.info |= dict(row.key_value_pairs) | dict(row.data)
+                last = row.id
+                yield None, atoms
 
 
 def entries_of(atoms: Atoms) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mcgm.data.labels import Labels, is_absent
+from mcgm.data.rows import Rows
 from mcgm.errors import DataError, StructureError
 from mcgm.structure import REAL_KINDS, Structure
 
@@ -28,7 +29,7 @@ AXES: Mapping[str, tuple[int, int]] = {
 
 
 def read_npz(path: Path, labels: Labels) -> Iterator[Structure]:
-    """Structures of an npz in one of three layouts, told apart by shape.
+    """Structures of an npz in one of three layouts, told apart by shape; a block of each array in memory at a time.
 
     Flat: `n_atoms` (structure,) and per-atom arrays one after another. Padded: numbers (structure, most), zeros where
     there is no atom. Fixed: numbers (atom,) and positions (structure, atom, 3).
@@ -36,25 +37,25 @@ def read_npz(path: Path, labels: Labels) -> Iterator[Structure]:
     Raises:
         DataError: not an npz, a declared key is missing, or lengths do not fit together.
     """
-    arrays = _load(path, labels)
-    atoms = _atoms_of(path, arrays, labels)
     factors = {quantity: labels.factor(quantity) for quantity in ("energy", "forces", "stress", "dipole", "length")}
-    for index in range(_count(arrays)):
-        select = atoms(index)
-        values: dict[str, Any] = {}
-        for quantity in set(PER_ATOM + PER_STRUCTURE) & set(arrays):
-            value = select(arrays[quantity]) if quantity in PER_ATOM else arrays[quantity][index]
-            converted = _converted(quantity, value, factors.get(quantity, 1.0))
-            if not (quantity in labels.optional and is_absent(converted)):
-                values[quantity] = converted
-        if "cell" in values:
-            values["cell"] = values["cell"] * factors["length"]
-        values.setdefault("name", f"{path.name}[{index}]")
-        positions = select(arrays["positions"]) * factors["length"]
-        try:
-            yield Structure(numbers=select(arrays["numbers"]), positions=positions, **values)
-        except StructureError as error:
-            raise DataError(f"{path}, entry {index}: {error}") from error
+    with _open(path) as file:
+        arrays = _arrays(path, file, labels)
+        own = sorted(set(PER_STRUCTURE) & set(arrays))
+        for index, atoms in enumerate(_atoms(path, file, arrays, labels)):
+            found = {key: atoms[key] for key in PER_ATOM if key in atoms} | {key: arrays[key].take(1)[0] for key in own}
+            values: dict[str, Any] = {}
+            for quantity, value in found.items():
+                converted = _converted(quantity, value, factors.get(quantity, 1.0))
+                if not (quantity in labels.optional and is_absent(converted)):
+                    values[quantity] = converted
+            if "cell" in values:
+                values["cell"] = values["cell"] * factors["length"]
+            values.setdefault("name", f"{path.name}[{index}]")
+            positions = atoms["positions"] * factors["length"]
+            try:
+                yield Structure(numbers=atoms["numbers"], positions=positions, **values)
+            except StructureError as error:
+                raise DataError(f"{path}, entry {index}: {error}") from error
 
 
 def keys_npz(path: Path) -> list[str]:
@@ -67,7 +68,7 @@ def count_npz(path: Path, labels: Labels) -> int:
     """How many structures the archive has."""
     with _open(path) as file:
         key = next((k for k in (labels.n_atoms, labels.positions) if k in file.files), None)
-        return len(file[key]) if key else 0
+        return len(Rows(file, key, _where(path, key))) if key else 0
 
 
 @contextmanager
@@ -87,63 +88,82 @@ def _open(path: Path) -> Iterator[Any]:
             yield file
 
 
-def _load(path: Path, labels: Labels) -> Mapping[str, np.ndarray]:
+def _where(path: Path, key: str) -> str:
+    return f"{path}: array {key!r}"
+
+
+def _arrays(path: Path, file: Any, labels: Labels) -> dict[str, Rows]:
     arrays = {}
-    with _open(path) as file:
-        for quantity in ("numbers", "positions", "n_atoms", *PER_ATOM, *PER_STRUCTURE):
-            key = getattr(labels, quantity)
-            if key is None:
-                continue
-            if key not in file.files:
-                missing = labels.missing(quantity, str(path), file.files)
-                if missing is not None and quantity != "n_atoms":
-                    raise missing
-                continue
-            try:
-                array = file[key]
-            except Exception as error:  # as above; a declared length may also exceed the memory
-                raise DataError(f"{path}: array {key!r} cannot be read ({error}). Was it copied completely?") from error
-            arrays[quantity] = _checked(quantity, array, f"{path}, array {key!r}")
+    for quantity in ("numbers", "positions", "n_atoms", *PER_ATOM, *PER_STRUCTURE):
+        key = getattr(labels, quantity)
+        if key is None:
+            continue
+        if key not in file.files:
+            missing = labels.missing(quantity, str(path), file.files)
+            if missing is not None and quantity != "n_atoms":
+                raise missing
+            continue
+        arrays[quantity] = _checked(quantity, Rows(file, key, _where(path, key)), f"{path}, array {key!r}")
     return arrays
 
 
-def _checked(quantity: str, array: np.ndarray, where: str) -> np.ndarray:
+def _checked(quantity: str, array: Rows, where: str) -> Rows:
     """An array whose type and number of axes fit what it is declared to be."""
     least, most = AXES.get(quantity, (1, 2))
     if quantity in SCALARS:
-        array = array.reshape(-1)
+        array = array.flat()
     if not least <= array.ndim <= most:
         axes = f"{least} to {most} axes" if least < most else f"{least} axis" if least == 1 else f"{least} axes"
         raise DataError(f"{where}: has shape {array.shape}; required for {quantity}: {axes}.")
     if quantity not in ("name", "group") and array.dtype.kind not in REAL_KINDS:
         raise DataError(f"{where}: holds {array.dtype}; required for {quantity}: real numbers.")
-    if quantity != "n_atoms":
-        return array
-    wrong = np.flatnonzero(~((array >= 1) & (array < 2**31) & (array == np.round(array))))
-    if len(wrong):
-        raise DataError(f"{where}: entry {wrong[0]} is {array[wrong[0]]}; required: a whole number, 1 or more.")
-    return array.astype(np.int64)
+    return array
 
 
-def _count(arrays: Mapping[str, np.ndarray]) -> int:
-    return len(arrays["n_atoms"] if "n_atoms" in arrays else arrays["positions"])
+def _total(sizes: Rows, where: str) -> int:
+    """Atoms of all structures, once every entry has been seen to be a number of atoms."""
+    total, place = 0, 0
+    for block in sizes.blocks():
+        wrong = np.flatnonzero(~((block >= 1) & (block < 2**31) & (block == np.round(block))))
+        if len(wrong):
+            raise DataError(
+                f"{where}: entry {place + wrong[0]} is {block[wrong[0]]}; required: a whole number, 1 or more."
+            )
+        total, place = total + int(block.astype(np.int64).sum()), place + len(block)
+    return total
 
 
-def _atoms_of(
-    path: Path, arrays: Mapping[str, np.ndarray], labels: Labels
-) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
-    """Of a structure's index, the function that picks its atoms out of a per-atom array."""
+def _atoms(path: Path, file: Any, arrays: Mapping[str, Rows], labels: Labels) -> Iterator[Mapping[str, np.ndarray]]:
+    """The per-atom arrays of one structure after another."""
     numbers, positions = arrays["numbers"], arrays["positions"]
+    per_atom = [key for key in ("numbers", "positions", *PER_ATOM) if key in arrays]
     if "n_atoms" in arrays:
-        ends = np.cumsum(arrays["n_atoms"], dtype=np.int64)
-        total = int(ends[-1]) if len(ends) else 0
-        for quantity in {"numbers", "positions", *PER_ATOM} & set(arrays):
+        where = f"{path}, array {labels.n_atoms!r}"
+        total = _total(Rows(file, labels.n_atoms, _where(path, labels.n_atoms)), where)
+        for quantity in per_atom:
             if len(arrays[quantity]) != total:
                 raise DataError(
                     f"{path}: {labels.n_atoms!r} sums to {total} atoms, but {quantity} has {len(arrays[quantity])}."
                 )
-        _check_lengths(path, arrays, len(ends))
-        return lambda index: lambda array: array[ends[index] - arrays["n_atoms"][index] : ends[index]]
+        _check_lengths(path, arrays, len(arrays["n_atoms"]))
+        for block in arrays["n_atoms"].blocks():
+            for size in block.astype(np.int64).tolist():
+                yield {key: arrays[key].take(size) for key in per_atom}
+        return
+    _check_shapes(path, arrays, labels)
+    if numbers.ndim == 1:
+        shared = numbers.take(len(numbers))
+        for _ in range(len(positions)):
+            yield {"numbers": shared} | {key: arrays[key].take(1)[0] for key in per_atom if key != "numbers"}
+        return
+    for _ in range(len(positions)):
+        padded = {key: arrays[key].take(1)[0] for key in per_atom}
+        yield {key: values[padded["numbers"] != 0] for key, values in padded.items()}
+
+
+def _check_shapes(path: Path, arrays: Mapping[str, Rows], labels: Labels) -> None:
+    """Without numbers of atoms, every structure has a row, which is padded unless all have the same atoms."""
+    numbers, positions = arrays["numbers"], arrays["positions"]
     if positions.ndim != 3 or positions.shape[-1] != 3:
         raise DataError(
             f"{path}: positions has shape {positions.shape}; required: (atoms, 3) with {labels.n_atoms!r} "
@@ -153,16 +173,13 @@ def _atoms_of(
     for quantity in set(PER_ATOM) & set(arrays):
         if arrays[quantity].shape[:2] != positions.shape[:2]:
             raise DataError(f"{path}: {quantity} has shape {arrays[quantity].shape}, positions {positions.shape}.")
-    if numbers.ndim == 1:
-        if len(numbers) != positions.shape[1]:
-            raise DataError(f"{path}: numbers has {len(numbers)} atoms, positions {positions.shape[1]}.")
-        return lambda index: lambda array: array if array is numbers else array[index]
-    if numbers.shape != positions.shape[:2]:
+    if numbers.ndim == 1 and len(numbers) != positions.shape[1]:
+        raise DataError(f"{path}: numbers has {len(numbers)} atoms, positions {positions.shape[1]}.")
+    if numbers.ndim > 1 and numbers.shape != positions.shape[:2]:
         raise DataError(f"{path}: numbers has shape {numbers.shape}, positions {positions.shape}; they do not fit.")
-    return lambda index: lambda array: array[index][numbers[index] != 0]
 
 
-def _check_lengths(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> None:
+def _check_lengths(path: Path, arrays: Mapping[str, Rows], count: int) -> None:
     for quantity in set(PER_STRUCTURE) & set(arrays):
         if len(arrays[quantity]) != count:
             raise DataError(

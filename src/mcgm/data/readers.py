@@ -24,8 +24,8 @@ from mcgm.structure import Structure
 class Reader(NamedTuple):
     """How one format is read.
 
-    `labels` holds when the user declares nothing; `entries` counts structures, None where that costs a pass; `picks`
-    says whether it heeds `labels.where`.
+    `labels` holds when the user declares nothing; `entries` counts structures, None where that costs reading them;
+    `picks` says whether it heeds `labels.where`.
     """
 
     labels: Labels
@@ -140,6 +140,16 @@ def _at_least_one(structures: Iterator[Structure], path: Path) -> Iterator[Struc
         empty = False
     if empty:
         raise DataError(f"{path}: has no structure.")
+
+
+def count_structures(path: Path) -> int | None:
+    """How many structures a file has, by the format's own declaration; `None` where that costs reading them.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    reader = reader_of(path)
+    return reader.entries(path, reader.labels)
 
 
 def keys_found(path: Path | str, *, format: str | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,22 @@ def read_frames(stream: BinaryIO, path: Path) -> Iterator[tuple[int, Atoms]]:
         except Exception as error:  # ASE's parser raises whatever it meets
             raise DataError(_explanation(frame, path, error)) from error
         yield frame.first, atoms
+
+
+def count_frames(path: Path) -> int | None:
+    """How many structures an xyz text has, without reading them; `None` where it is not one."""
+    count = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.strip() or line.lstrip().startswith(b"VEC"):
+                continue
+            try:
+                atoms = int(line)
+            except ValueError:
+                return None
+            deque(islice(stream, max(0, atoms + 1)), maxlen=0)
+            count += 1
+    return count
 
 
 def _frames(stream: BinaryIO, path: Path) -> Iterator[Frame]:
