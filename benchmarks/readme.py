@@ -95,6 +95,19 @@ def dissociation() -> str:
     return "\n".join([*lines, "", f"{figures['question']}. `{figures['provenance']['command']}`."])
 
 
+def supercells() -> str:
+    """Largest difference in energy per atom between crystals and their supercells, by block."""
+    figures = json.loads((RESULTS / "supercells.json").read_text(encoding="utf-8"))
+    rows = {name: row for name, row in figures.items() if name not in ("question", "provenance")}
+    crystals = list(next(iter(rows.values())))
+    lines = ["| block | " + " | ".join(crystals) + " |", "|---|" + "---:|" * len(crystals)]
+    for name, row in rows.items():
+        cells = (row[crystal] for crystal in crystals)
+        texts = ("refused" if isinstance(cell, str) else f"{cell['eV/atom']:.0e}" for cell in cells)
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join([*lines, "", f"{figures['question']}, eV/atom. `{figures['provenance']['command']}`."])
+
+
 LIBRARIES = {"torch_geometric": "PyTorch Geometric", "xnn": "xnn"}
 
 
@@ -148,6 +161,7 @@ def filled(text: str) -> str:
         "speed": speed,
         "backbones": backbones,
         "dissociation": dissociation,
+        "supercells": supercells,
         "conservation": conservation.table,
     }
     for name, table in tables.items():

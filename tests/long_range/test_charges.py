@@ -96,6 +96,35 @@ def test_ewald_sums_of_a_batch_equal_those_of_torchpme_one_by_one(neutral):
         assert float(found[k]) == pytest.approx(torchpme_energy(structures[k], charges[batch.molecule == k]), abs=2e-7)
 
 
+def flake(vacuum=(0.0, 0.0, 30.0)):
+    """Four atoms in the plane and above it, with this third vector, Å."""
+    positions = [[0, 0, 0], [1.9, 2.1, 0.3], [0.4, 0.1, 2.0], [2.2, 0.6, 1.4]]
+    return Atoms("NaClOH", positions, cell=[[4.1, 0, 0], [0.7, 3.9, 0], vacuum], pbc=(True, True, False))
+
+
+@pytest.mark.parametrize("way", [Ewald, ParticleMesh])
+@pytest.mark.parametrize("neutral", [True, False], ids=["neutral", "charged"])
+def test_a_slab_may_stand_anyhow_and_its_vacuum_does_not_matter(way, neutral):
+    turned = flake()
+    turned.rotate(50, (1, 2, 3), rotate_cell=True)
+    reordered = flake()
+    reordered.set_cell(flake().cell[[2, 0, 1]])
+    reordered.pbc = (False, True, True)
+    variants = [flake(), turned, reordered, flake((3.0, -2.0, 30.0)), flake((0.0, 0.0, 45.0))]
+    charges = charges_of(batch_of(flake()), neutral=neutral).repeat(len(variants))
+    found = periodic_energies(batch_of(*variants), charges, way(1.0))
+    torch.testing.assert_close(found, found[:1].expand(len(found)), rtol=0, atol=1e-6 if way is Ewald else 1e-4)
+
+
+def test_the_field_outside_a_slab_with_a_dipole_is_none():
+    """Two layers of opposite charge are a capacitor: the potential between them falls by 4 pi times the dipole."""
+    layers = Atoms("NaCl", [[0, 0, 0], [0, 0, 6.0]], cell=[3, 3, 40], pbc=(True, True, False))
+    charges = torch.tensor([0.1, -0.1], dtype=torch.float64)
+    apart = Atoms("NaCl", [[0, 0, 0], [0, 0, 8.0]], cell=[3, 3, 40], pbc=(True, True, False))
+    near, far = periodic_energies(batch_of(layers, apart), charges.repeat(2), Ewald(1.0))
+    assert float(far - near) == pytest.approx(2 * torch.pi * eV_A * 0.1**2 / 9 * 2.0, rel=1e-4)
+
+
 def test_narrow_charges_have_the_madelung_energy():
     # what Gaussians lack to points at the nearest neighbours is below 1e-5 at this width
     spacing, width = 5.64, 0.6

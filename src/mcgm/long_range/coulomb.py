@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
@@ -136,8 +136,8 @@ class Ewald(Sum):
         value = value - potential.self_contribution() * charge
         total = charge.sum(-1, keepdim=True)
         value = value - 2 * potential.background_correction() * total / volume
-        slab = torch.vmap(potential.pbc_correction)(structures.periodic, positions, cell, charge[..., None])[..., 0]
-        return structures.unpad(0.5 * charge * (value + slab), batch.n_atoms)
+        value = value + potential.prefactor * slab_correction(structures.periodic, positions, cell, charge)
+        return structures.unpad(0.5 * charge * value, batch.n_atoms)
 
 
 class ParticleMesh(Sum):
@@ -160,12 +160,36 @@ class ParticleMesh(Sum):
         sizes = torch.bincount(batch.molecule[structures.atom], minlength=batch.n_molecules)[structures.structure]
         no_pairs = structures.atom.new_zeros(0, 2), charges.new_zeros(0)
         energies = []
-        parts = zip(structures.atom.split(sizes.tolist()), structures.structure, structures.periodic, strict=True)
-        for atoms, structure, periodic in parts:
+        for atoms, structure in zip(structures.atom.split(sizes.tolist()), structures.structure, strict=True):
             charge = take(charges, atoms)
-            value = mesh(charge[:, None], batch.cell[structure], take(batch.positions, atoms), *no_pairs, periodic)
+            value = mesh(charge[:, None], batch.cell[structure], take(batch.positions, atoms), *no_pairs)
             energies.append(charge * value[:, 0])
-        return charges.new_zeros(batch.n_atoms).index_copy(0, structures.atom, torch.cat(energies))
+        energy = charges.new_zeros(batch.n_atoms).index_copy(0, structures.atom, torch.cat(energies))
+        positions, charge = structures.pad(batch.positions), structures.pad(charges)
+        slab = slab_correction(structures.periodic, positions, take(batch.cell, structures.structure), charge)
+        return energy + structures.unpad(0.5 * potential.prefactor * charge * slab, batch.n_atoms)
+
+
+def slab_correction(
+    periodic: Bool[Tensor, "structure 3"],
+    positions: Float[Tensor, "structure size 3"],
+    cell: Float[Tensor, "structure 3 3"],
+    charge: Float[Tensor, "structure size"],
+) -> Float[Tensor, "structure size"]:
+    """What turns the potential (e/Å) of slabs stacked along their normal into that of one slab; zero for crystals.
+
+    The third vector may be skewed to the slab. Source: Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999), with net
+    charge Ballenegger et al., J. Chem. Phys. 131, 094107 (2009).
+    """
+    is_slab = periodic.sum(dim=1) == 2
+    faces = torch.linalg.cross(cell.roll(-1, dims=1), cell.roll(-2, dims=1))
+    face = torch.where(is_slab[:, None], ((~periodic)[..., None] * faces).sum(1), faces[:, 2])
+    area = torch.linalg.vector_norm(face, dim=-1, keepdim=True)
+    volume = torch.linalg.det(cell).abs()[:, None]
+    z = (positions @ (face / area)[..., None])[..., 0]
+    total, first, second = ((charge * z**power).sum(-1, keepdim=True) for power in (0, 1, 2))
+    value = z * first - 0.5 * (second + total * z**2) - total * (volume / area) ** 2 / 12
+    return is_slab[:, None] * 4 * torch.pi / volume * value
 
 
 SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": ParticleMesh}

@@ -54,7 +54,7 @@ class Selection:
             raise StructureError(
                 f"structure {wrong} of the batch: pbc is {batch.pbc[wrong].tolist()}, the cell "
                 f"{batch.cell[wrong].tolist()} Å. Sums over lattice vectors need three periodic axes, or two and a "
-                "third lattice vector that holds the vacuum."
+                "third lattice vector that holds the vacuum. For a wire set pbc=True, with vacuum around it."
             )
         return cls.of(batch, count > 0)
 

@@ -98,7 +98,7 @@ def _dry_ice() -> Atoms:
     """CO2 in Pa-3: carbon on the face-centred lattice, each molecule along a diagonal of its own; a = 5.62 Å."""
     edge, bond = 5.62, 1.16
     sites = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) * edge / 2
-    axes = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * bond / np.sqrt(3)
+    axes = np.array([[1, 1, 1], [1, -1, 1], [1, 1, -1], [1, -1, -1]]) * bond / np.sqrt(3)
     ice = Atoms("C4O8", positions=np.concatenate([sites, sites + axes, sites - axes]), cell=[edge] * 3, pbc=True)
     ice.positions += np.random.default_rng(1).normal(scale=0.03, size=(12, 3))
     return ice
