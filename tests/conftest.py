@@ -1,10 +1,13 @@
 """Shapes written in signatures are checked in every test, and workers keep to one thread each."""
 
+import os
 import sys
 import types
+from pathlib import Path
 
 import beartype
 import jaxtyping
+import pytest
 import torch
 from beartype.roar import BeartypeDecorHintException
 
@@ -35,3 +38,12 @@ if already:
 jaxtyping.install_import_hook(CHECKED, "check_of_shapes.check_tensors")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Data that is not in the repository: MCGM_DATA, or shared/data beside it."""
+    folder = Path(os.environ.get("MCGM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared data, looked for in {folder}; set MCGM_DATA")
+    return folder

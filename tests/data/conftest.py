@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,15 +9,6 @@ def cache_folder(tmp_path_factory, monkeypatch):
     """Caches of shared data and of the sample go to a folder of this test run."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("MCGM_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shared_data():
-    """Data that is not in the repository: MCGM_DATA, or shared/data beside it."""
-    folder = Path(os.environ.get("MCGM_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"needs the shared data, looked for in {folder}; set MCGM_DATA")
     return folder
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mcgm import build
-from mcgm.errors import ConfigError
-from mcgm.training.config import CompareConfig, ScheduleConfig, TrainConfig
+from mcgm.errors import ConfigError, DataError
+from mcgm.training.config import CompareConfig, DataConfig, ScheduleConfig, TrainConfig
 from mcgm.training.preparation import make_potential, open_parts
 from mcgm.training.recipe import merge, overrides, read_recipe, to_config
 
@@ -107,3 +107,17 @@ def test_parts_may_be_files_of_their_own(tmp_path, labelled):
     train, val, test, everything = names(test=files["test"], split={"val": 3})
     assert (len(train), len(val), test, train | val) == (9, 3, own[2], own[0])
     assert everything == own[0] | own[2]
+
+
+def test_structures_without_energy_are_refused_or_left_out(tmp_path, labelled):
+    frames = labelled(12)
+    for atoms in frames[::4]:
+        atoms.calc = None
+    path = tmp_path / "some.extxyz"
+    ase.io.write(path, frames)
+    content = {"path": str(path), "split": {"train": 0.5, "val": 0.2}}
+    with pytest.raises(DataError, match="energy required for every structure"):
+        open_parts(to_config(content, DataConfig))
+    parts = open_parts(to_config(content | {"unlabelled": "drop"}, DataConfig))
+    assert len(parts.everything) == 9
+    assert len(parts.train) + len(parts.val) + len(parts.test) == 9

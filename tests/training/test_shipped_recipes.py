@@ -1,5 +1,6 @@
 """The recipes for OE62 and AQM, from start to end on small files of the layout of those data sets."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from mcgm import load
 from mcgm.backbones import BACKBONES
 from mcgm.cli import main
 from mcgm.data import splits
-from mcgm.training.config import TrainConfig
-from mcgm.training.recipe import read_recipe, to_config
+from mcgm.report.result import RunResult
+from mcgm.suites import data_settings, suite_recipe
+from mcgm.training.cell import run_cell
+from mcgm.training.config import CompareConfig, TrainConfig
+from mcgm.training.recipe import merge, read_recipe, to_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted([*(CONFIGS / "oe62").glob("*.yaml"), *(CONFIGS / "aqm").glob("*.yaml")])
@@ -76,3 +80,19 @@ def test_recipe_trains_a_model_that_can_be_loaded_and_evaluated(path, data_files
     assert ("force_mae_mev_per_A" in found and found["force_mae_mev_per_A"] is not None) == (path.parent.name == "aqm")
     model = to_config(read_recipe(path, TrainConfig), TrainConfig).model
     assert load(run / "model.safetensors").cutoff == model.cutoff
+
+
+@pytest.mark.parametrize(("suite", "variant"), [("oe62", "schnet-mcgm-paper"), ("aqm", "schnet-range")])
+def test_a_suite_of_the_literature_runs_on_a_file_of_its_layout(suite, variant, data_files, tmp_path):
+    content = merge(suite_recipe(suite), {"data": data_settings(str(data_files[suite]))})
+    small = {"size": "small", "backbone_options": {"channels": 8, "filters": 8, "layers": 2}}
+    config = to_config(
+        merge(content, {"model": small, "training": {"accelerator": "cpu", "workers": 0}}), CompareConfig
+    )
+    few = dataclasses.replace(config.variants[variant], training={"epochs": 1, "batch_structures": 4})
+    config = dataclasses.replace(config, variants=config.variants | {variant: few})
+    run_cell(config, variant, 0, tmp_path)
+    result = RunResult.load(tmp_path / "cells" / f"{variant}-seed0.json")
+    assert result.dataset == data_files[suite].name
+    assert result.metrics.n_structures == {"oe62": 2, "aqm": 1}[suite]
+    assert (result.metrics.force_mae_mev_per_A is None) == (suite == "oe62")

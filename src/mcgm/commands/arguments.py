@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ from mcgm.training.recipe import RECIPE_SUFFIXES, merge, overrides, read_recipe,
 
 C = TypeVar("C")
 T = TypeVar("T")
+
+CLI = "command line"
 
 
 def make_parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -36,11 +38,45 @@ def configure(
     Raises:
         ConfigError: unknown key or wrong type; nothing else was read until then.
     """
+    content, source = content_of(source, kind)
+    return configure_from(content, source, settings, kind, changes, complete)
+
+
+def content_of(source: str, kind: type) -> tuple[dict[str, Any], str]:
+    """What a recipe (.yaml) says, or that a file is the data; and what to call it in errors."""
     path = Path(source)
-    is_recipe = path.suffix in RECIPE_SUFFIXES
-    content = read_recipe(path, kind) if is_recipe else {"data": {"path": source}}
-    content = merge(merge(content, changes), overrides(settings, kind))
-    return to_config(complete(content), kind, source=source if is_recipe else "command line")
+    return (read_recipe(path, kind), source) if path.suffix in RECIPE_SUFFIXES else ({"data": {"path": source}}, CLI)
+
+
+def configure_from(
+    content: dict[str, Any],
+    source: str,
+    settings: list[str],
+    kind: type[C],
+    changes: dict[str, Any],
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> C:
+    """As `configure`, from what a recipe says."""
+    merged = merge(merge(content, changes), overrides(settings, kind))
+    return to_config(complete(merged), kind, source=source)
+
+
+def without_settings(arguments: Sequence[str], own: Collection[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and the settings `--section.key VALUE` among them, each with its value."""
+    kept: list[str] = []
+    settings: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        item = remaining.pop(0)
+        if not item.startswith("--") or item.partition("=")[0] in own:
+            kept.append(item)
+            if item in own and remaining and item != "--help":
+                kept.append(remaining.pop(0))
+            continue
+        settings.append(item)
+        if "=" not in item and remaining:
+            settings.append(remaining.pop(0))
+    return kept, settings
 
 
 def watched(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
