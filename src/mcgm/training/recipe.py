@@ -7,6 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -88,9 +89,15 @@ def to_config(content: Mapping[str, Any], kind: type[C], *, source: str = "setti
         ConfigError: a value has another type than the dataclass declares; the message names the key.
     """
     require_known_keys(content, kind, source=source)
+    parser = _parser(kind)  # type: ignore[arg-type]
+    return _instantiate(parser, lambda: parser.parse_object(dict(content)), kind, source)
+
+
+@cache
+def _parser(kind: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, fail_untyped=True)
-    return _instantiate(parser, lambda: parser.parse_object(dict(content)), kind, source)
+    return parser
 
 
 def _instantiate(parser: ArgumentParser, parse: typing.Callable[[], Namespace], kind: type[C], source: str) -> C:
