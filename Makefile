@@ -5,7 +5,7 @@ TORCH_SIM := .venv-torch-sim
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test test-torch-sim lint format bench clean
+.PHONY: demo test test-torch-sim lint format docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/mcgm compare configs/sample.yaml -o demo
@@ -28,6 +28,10 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
+
 # the figures of the README; the first two take minutes, the study needs its data and half an hour
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/clustering.py
@@ -37,7 +41,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/readme.py --store runs/sample --store runs/conformers_xtb
 
 clean:
-	rm -rf $(VENV) $(TORCH_SIM) demo build
+	rm -rf $(VENV) $(TORCH_SIM) demo build site
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,4 +56,8 @@ $(VENV)/.test: $(VENV)/.demo
 $(TORCH_SIM)/.done: pyproject.toml constraints.txt
 	test -x $(TORCH_SIM)/bin/python || $(PYTHON312) -m venv $(TORCH_SIM)
 	$(TORCH_SIM)/bin/python -m pip install -c constraints.txt -e '.[train,torch-sim]' pytest beartype hypothesis tblite
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) install -c constraints.txt -e '.[docs]'
 	touch $@

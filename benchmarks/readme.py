@@ -23,7 +23,7 @@ from mcgm.report.table import markdown_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PUBLISHED_IMPROVEMENT = 26.2
 """Per cent, mean over four backbones on OE62 (arXiv:2509.22028)."""
 

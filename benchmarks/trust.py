@@ -93,7 +93,7 @@ def measure(backbone: str, block: str, weights: str, folder: Path, effort: Effor
 def tables() -> str:
     """Every table of the document, from the stored figures."""
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FIGURES.glob("*.json"))}
-    parts = [summary(records)]
+    parts = [summary(records), overview(list(records.values())), "## Every figure"]
     for backbone, name in BACKBONES.items():
         found = {
             (block, weights): records[f"{backbone}-{block}-{weights}"]
@@ -101,8 +101,29 @@ def tables() -> str:
             if f"{backbone}-{block}-{weights}" in records
         }
         if found:
-            parts.append(f"## {name}\n\n" + table(found))
+            # folded: the tables are long
+            title = f"<summary>{name}: {len(found)} models</summary>"
+            parts.append(f'<details markdown="1">\n{title}\n\n{table(found)}\n\n</details>')
     return "\n\n".join(parts)
+
+
+def overview(records: list[dict[str, Any]]) -> str:
+    """Of every claim the figure that comes nearest to its limit, over all models that promise it, in float64."""
+    nearest: dict[str, tuple[dict[str, Any], str]] = {}
+    for record in records:
+        model = f"{BACKBONES[record['backbone']]}, `{record['block']}`, {record['weights']}"
+        for row in record["float64"]["rows"]:
+            if row["limit"] is None or row["measured"] is None:
+                continue
+            before = nearest.get(row["claim"])
+            if before is None or row["measured"] > before[0]["measured"]:
+                nearest[row["claim"]] = row, model
+    lines = ["| # | claim | unit | limit | largest figure | of |", "|---:|---|---|---:|---:|---|"]
+    for claim, (row, model) in sorted(nearest.items(), key=lambda item: item[1][0]["number"]):
+        claim = claim.replace("|", "\\|")
+        where = model if row["measured"] > 0 else "all"
+        lines.append(f"| {row['number']} | {claim} | {row['unit']} | {row['limit']:.0e} | {_cell(row)} | {where} |")
+    return "\n".join(lines)
 
 
 def summary(records: dict[str, Any]) -> str:

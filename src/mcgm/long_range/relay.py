@@ -55,7 +55,8 @@ class RANGE(LongRangeSpec):
         activation: after aggregation and inside the broadcast's map.
         regularisation: "by_size": master nodes other than the first have learned strengths that grow with the size of
             the structure (paper); "none": all count fully.
-        smallest, largest: numbers of atoms between which the strengths change, those of the data.
+        smallest: number of atoms from which the strengths change, that of the data.
+        largest: number of atoms up to which they do.
         penalty: weight of the strengths' L1 term in the training loss, in the loss's unit (decided).
         softening: Å; distances are sqrt(d² + softening²) - softening, so that an atom at the centroid has a second
             derivative (decided; the paper has none).

@@ -41,7 +41,10 @@ class Tolerance:
 
 
 DOUBLE = Tolerance(energy=1e-10, forces=1e-9, stress=1e-10)
+"""Limits for float64."""
+
 SINGLE = Tolerance(energy=1e-5, forces=1e-4, stress=1e-5, copies=1e-4)
+"""Limits for float32."""
 
 
 def tolerance_for(dtype: torch.dtype) -> Tolerance:
