@@ -22,7 +22,7 @@ from small_model import FILE, ammonia, small_model
 
 from mcgm.interfaces.ipi import DRIVER_FILE
 
-BEADS, STEPS, TEMPERATURE_K = 4, 20, 300
+BEADS, STEPS, TEMPERATURE_K = 4, 10, 300
 ADDRESS = f"mcgm-{os.getpid()}"
 
 INPUT = f"""

@@ -237,6 +237,15 @@ def test_openmm_alone_is_enough_for_a_force(dipeptide, model_file, reference):
     assert results(context_of(system, dipeptide.positions))[0] == pytest.approx(expected.energy, abs=1e-7)
 
 
+def test_openmmmls_way_to_any_ase_calculator_gives_the_same(dipeptide, smooth_potential, reference):
+    calculator = MCGMCalculator(smooth_potential)
+    system = openmmml.MLPotential("ase").createSystem(
+        topology_of(dipeptide), calculator=calculator, info=dict(dipeptide.info)
+    )
+    energy = results(context_of(system, dipeptide.positions))[0]
+    assert energy == pytest.approx(reference("dipeptide").energy, abs=1e-6)
+
+
 def test_precision_may_be_chosen(dipeptide, smooth_potential):
     energies = {}
     for name in ("single", "double"):
