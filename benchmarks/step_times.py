@@ -1,0 +1,123 @@
+"""What the cells of a suite cost: processor time of a training step of every variant, and of all its steps together.
+
+python benchmarks/step_times.py oe62 aqm [--rounds 3]
+
+Measured on molecules of the bundled sample that have as many atoms as OE62 and AQM have on average, on one core.
+Nothing is trained: the weights are fresh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mcgm.data import Dataset
+from mcgm.files import replacing
+from mcgm.provenance import provenance
+from mcgm.registry import build
+from mcgm.suites import SUITES, suite_recipe
+from mcgm.training.batches import Collate
+from mcgm.training.config import CompareConfig, TrainConfig
+from mcgm.training.fit import count_parameters
+from mcgm.training.loss import loss_terms
+from mcgm.training.recipe import to_config
+from mcgm.training.widening import widened
+
+RESULTS = Path(__file__).parent / "results"
+ATOMS = (36, 46)
+"""Fewest and most atoms of the molecules: around the 41 of OE62 and the 45 of AQM."""
+
+STRUCTURES = {"oe62": 50_000, "aqm": int(0.85 * 59_783)}
+"""In the training parts; suites whose budget is a number of steps need none."""
+
+WITHOUT_FORCES = ("oe62",)
+
+
+def steps_of(suite: str, cell: TrainConfig) -> int:
+    """Optimiser steps of one cell."""
+    if cell.training.steps is not None:
+        return cell.training.steps
+    assert cell.training.batch_structures is not None
+    return cell.training.epochs * math.ceil(STRUCTURES[suite] / cell.training.batch_structures)
+
+
+def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rounds: int) -> tuple[float, int, int]:
+    """Median processor time of a step, the structures in it, and the model's parameters."""
+    torch.manual_seed(0)
+    model, training = cell.model, cell.training
+    potential = build(
+        backbone=model.backbone,
+        long_range=model.long_range,
+        size=model.size,
+        cutoff=model.cutoff,
+        backbone_options=model.backbone_options,
+        long_range_options=model.long_range_options,
+    ).train()
+    count = training.batch_structures or max(1, int((training.batch_atoms or 0) / molecules.sizes.mean()))
+    collate = Collate(potential, potential.dtype)
+    optimizer = torch.optim.AdamW(potential.parameters(), lr=0.0)
+    structures = [molecules[k] for k in np.resize(np.arange(len(molecules)), count)]
+    seconds = []
+    for _ in range(rounds + 1):
+        started = time.process_time()
+        data = collate(structures)
+        prediction = potential(data.batch, forces=forces, generator=torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss_terms(prediction.energy, prediction.forces, data, training.loss).mean(training.loss).backward()
+        optimizer.step()
+        seconds.append(time.process_time() - started)
+    return float(np.median(seconds[1:])), count, count_parameters(potential)
+
+
+def measure(suite: str, rounds: int) -> dict[str, dict[str, float | str]]:
+    """Every variant of a suite."""
+    config = to_config(suite_recipe(suite), CompareConfig, source=suite)
+    config = widened(config)
+    sample = Dataset.open("sample")
+    molecules = sample.subset(np.flatnonzero((sample.sizes >= ATOMS[0]) & (sample.sizes <= ATOMS[1])))
+    found: dict[str, dict[str, float | str]] = {}
+    for name, variant in config.variants.items():
+        cell = config.cell(name, 0, "")
+        seconds, count, parameters = seconds_per_step(
+            cell, molecules, forces=suite not in WITHOUT_FORCES, rounds=rounds
+        )
+        steps = steps_of(suite, cell)
+        found[name] = {
+            "label": variant.label or name,
+            "parameters": parameters,
+            "molecules in a step": count,
+            "seconds per step": round(seconds, 4),
+            "steps": steps,
+            "core hours": round(seconds * steps / 3600, 1),
+        }
+        print(f"{suite:10} {name:24} {seconds:8.3f} s x {steps:,} steps = {found[name]['core hours']} h", flush=True)
+    return found
+
+
+def main() -> int:
+    """Measure and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="+", choices=list(SUITES))
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for suite in options.suites:
+        record = {
+            "question": f"processor time of one seed, molecules of {ATOMS[0]} to {ATOMS[1]} atoms, one core",
+            "variants": measure(suite, options.rounds),
+            "provenance": provenance(["python", *sys.argv]),
+        }
+        with replacing(RESULTS / f"step_times_{suite}.json") as path:
+            path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
