@@ -32,13 +32,20 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
 
-# the figures of the README; the first two take minutes, the study needs its data and half an hour
+# the figures of README and docs; suites take hours (docs/comparison.md), keep finished cells, and go on where they
+# stopped: make bench SUITES=rivals DATA='sample qm7_pbe0' SETTINGS='--model.backbone painn'
+SUITES ?= rivals controls levels
+DATA ?= conformers_xtb
+SETTINGS ?=
+COMPARED = $(foreach suite,$(SUITES),$(foreach data,$(DATA),$(suite)-$(data)))
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/clustering.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/mcgm compare configs/sample.yaml -o runs/sample
-	$(BIN)/mcgm compare configs/conformers_xtb.yaml -o runs/conformers_xtb
-	$(BIN)/python benchmarks/readme.py --store runs/sample --store runs/conformers_xtb
+	for suite in $(SUITES); do for data in $(DATA); do \
+	  $(BIN)/mcgm compare --suite $$suite --data $$data -o runs/$$suite-$$data $(SETTINGS) || exit 1; \
+	done; done
+	$(BIN)/python benchmarks/readme.py --store runs/sample $(COMPARED:%=--store runs/%)
 
 clean:
 	rm -rf $(VENV) $(TORCH_SIM) demo build site

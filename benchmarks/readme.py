@@ -14,12 +14,14 @@ from pathlib import Path
 
 import conservation
 import numpy as np
+import suite_results
 import yaml
 
 from mcgm.files import replacing
 from mcgm.report.result import read_results
 from mcgm.report.summary import plain, sentences, signed, summarize
 from mcgm.report.table import markdown_table
+from mcgm.suites import SUITES
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -163,7 +165,8 @@ def filled(text: str) -> str:
         "dissociation": dissociation,
         "supercells": supercells,
         "conservation": conservation.table,
-    }
+        "suites": suite_results.sections,
+    } | {f"step_times_{suite}": lambda suite=suite: suite_results.step_times(suite) for suite in SUITES}
     for name, table in tables.items():
         if f"<!-- table:{name} -->" not in text:
             continue
@@ -182,6 +185,8 @@ def main() -> int:
     check = options.check
     for folder in options.store:
         store(folder)
+    if not check:
+        suite_results.draw()
     same = True
     for document in DOCUMENTS:
         old = document.read_text(encoding="utf-8")

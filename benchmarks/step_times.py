@@ -3,7 +3,7 @@
 python benchmarks/step_times.py oe62 aqm [--rounds 3]
 
 Measured on molecules of the bundled sample that have as many atoms as OE62 and AQM have on average, on one core.
-Nothing is trained: the weights are fresh.
+Nothing is trained: the weights are fresh. Variants that are in the suite's file are not measured again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def steps_of(suite: str, cell: TrainConfig) -> int:
 
 
 def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rounds: int) -> tuple[float, int, int]:
-    """Median processor time of a step, the structures in it, and the model's parameters."""
+    """Least processor time of a step, the structures in it, and the model's parameters."""
     torch.manual_seed(0)
     model, training = cell.model, cell.training
     potential = build(
@@ -73,32 +73,44 @@ def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rou
         loss_terms(prediction.energy, prediction.forces, data, training.loss).mean(training.loss).backward()
         optimizer.step()
         seconds.append(time.process_time() - started)
-    return float(np.median(seconds[1:])), count, count_parameters(potential)
+    return min(seconds[1:]), count, count_parameters(potential)
 
 
-def measure(suite: str, rounds: int) -> dict[str, dict[str, float | str]]:
-    """Every variant of a suite."""
-    config = to_config(suite_recipe(suite), CompareConfig, source=suite)
-    config = widened(config)
+def measure(suite: str, rounds: int) -> None:
+    """Every variant of a suite that is not in its file yet."""
+    path = RESULTS / f"step_times_{suite}.json"
+    kept = json.loads(path.read_text(encoding="utf-8"))["variants"] if path.exists() else {}
+    config = widened(to_config(suite_recipe(suite), CompareConfig, source=suite))
     sample = Dataset.open("sample")
     molecules = sample.subset(np.flatnonzero((sample.sizes >= ATOMS[0]) & (sample.sizes <= ATOMS[1])))
     found: dict[str, dict[str, float | str]] = {}
     for name, variant in config.variants.items():
-        cell = config.cell(name, 0, "")
-        seconds, count, parameters = seconds_per_step(
-            cell, molecules, forces=suite not in WITHOUT_FORCES, rounds=rounds
+        found[name] = kept.get(name) or figures(
+            suite, config.cell(name, 0, ""), variant.label or name, molecules, rounds
         )
-        steps = steps_of(suite, cell)
-        found[name] = {
-            "label": variant.label or name,
-            "parameters": parameters,
-            "molecules in a step": count,
-            "seconds per step": round(seconds, 4),
-            "steps": steps,
-            "core hours": round(seconds * steps / 3600, 1),
+        print(f"{suite:10} {name:24} {found[name]['seconds per step']:>9} s, {found[name]['core hours']} h", flush=True)
+        record = {
+            "question": f"processor time of one seed, molecules of {ATOMS[0]} to {ATOMS[1]} atoms, one core",
+            "variants": found,
+            "provenance": provenance(["python", *sys.argv]),
         }
-        print(f"{suite:10} {name:24} {seconds:8.3f} s x {steps:,} steps = {found[name]['core hours']} h", flush=True)
-    return found
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def figures(suite: str, cell: TrainConfig, label: str, molecules: Dataset, rounds: int) -> dict[str, float | str]:
+    """What one variant costs."""
+    forces = suite not in WITHOUT_FORCES
+    seconds, count, parameters = seconds_per_step(cell, molecules, forces=forces, rounds=rounds)
+    steps = steps_of(suite, cell)
+    return {
+        "label": label,
+        "parameters": parameters,
+        "molecules in a step": count,
+        "seconds per step": round(seconds, 4),
+        "steps": steps,
+        "core hours": round(seconds * steps / 3600, 2),
+    }
 
 
 def main() -> int:
@@ -109,13 +121,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for suite in options.suites:
-        record = {
-            "question": f"processor time of one seed, molecules of {ATOMS[0]} to {ATOMS[1]} atoms, one core",
-            "variants": measure(suite, options.rounds),
-            "provenance": provenance(["python", *sys.argv]),
-        }
-        with replacing(RESULTS / f"step_times_{suite}.json") as path:
-            path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        measure(suite, options.rounds)
     return 0
 
 

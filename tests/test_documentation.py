@@ -53,7 +53,7 @@ MOST_LEFT_OUT = 0.2
 """Of all blocks of shell and Python."""
 
 SHORT = {
-    "compare": ["--training.epochs", "1", "--seeds", "[0]", "--processes", "1"],
+    "compare": ["--training.epochs", "1", "--training.steps", "1", "--seeds", "[0]", "--processes", "1"],
     "train": ["--training.epochs", "1", "--training.tensorboard", "false", "--data.limit", "8"],
     "md": ["--every", "1"],
     "relax": ["--fmax", "1000"],

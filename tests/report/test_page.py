@@ -77,8 +77,8 @@ def test_the_table_holds_the_figures_that_were_computed(report, written):
     rows = summarize(read_results(written))
     chosen = columns(rows)
     assert page.rows[1:3] == [[column.text(row) for column in chosen] for row in rows]
-    assert page.rows[1][:3] == ["SchNet", "210 ± 14", "52.5 ± 3.5"]
-    assert page.rows[2][-2] == "−47.5 ± 3.5"
+    assert page.rows[1][:3] == ["SchNet", "210 ± 10", "52.5 ± 2.5"]
+    assert page.rows[2][-2] == "−47.5 ± 2.5"
     assert "energy MAE 47.5\u00a0% lower (110 instead of 210 meV" in page.text
 
 

@@ -62,7 +62,7 @@ def test_stress_is_in_the_table_and_the_sentences_where_it_was_measured(result_m
     rows = summarize(strained)
     table = markdown_table(rows)
     assert "Stress MAE, meV/Å³" in table
-    assert "2.05 ± 0.07" in table
+    assert "2.05 ± 0.05" in table
     assert "stress MAE" in plain(sentences(rows)[0])
     assert rows[1].stress_change.mean == pytest.approx(-100 * (0.5 / 2 + 0.5 / 2.1) / 2)
 
@@ -103,7 +103,7 @@ def test_the_terminal_table_fits_into_80_characters_and_keeps_every_figure(resul
     text = printed(summarize(results_of(result_maker, errors)))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for figure in ("210", "110", "± 14", "12,345", "0.250", "−47.5", "± 3.5"):
+    for figure in ("210", "110", "± 10", "12,345", "0.250", "−47.5", "± 2.5"):
         assert figure in text
 
 

@@ -32,11 +32,16 @@ class Spread:
         return cls(float(np.mean(present)), deviation, len(present))
 
     @property
+    def error(self) -> float | None:
+        """Standard error of the mean, `None` for a single seed."""
+        return None if self.deviation is None else self.deviation / self.count**0.5
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """95 % confidence interval of the mean (Student's t), `None` for a single seed."""
-        if self.deviation is None:
+        if self.error is None:
             return None
-        half = float(stdtrit(self.count - 1, (1 + CONFIDENCE) / 2)) * self.deviation / self.count**0.5
+        half = float(stdtrit(self.count - 1, (1 + CONFIDENCE) / 2)) * self.error
         return self.mean - half, self.mean + half
 
     @property

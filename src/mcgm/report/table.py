@@ -50,7 +50,7 @@ def caption(rows: Sequence[VariantSummary]) -> str:
         seeds = "One seed: no spread."
     else:
         number_of_seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        seeds = f"Mean ± sample standard deviation over {number_of_seeds} seeds."
+        seeds = f"Mean ± standard error over {number_of_seeds} seeds."
     if all(row.reference is None for row in rows):
         return seeds
     labels = {row.variant: row.label for row in rows}
@@ -112,11 +112,11 @@ def html_table(rows: Sequence[VariantSummary], colors: dict[str, str]) -> str:
 
 
 def spread_text(spread: Spread | None) -> str:
-    """Mean, and spread with the same digits."""
+    """Mean, and its standard error with the same digits."""
     if spread is None:
         return ABSENT
     mean = number(spread.mean)
-    return mean if spread.deviation is None else f"{mean} ± {spread.deviation:.{decimals(spread.mean)}f}"
+    return mean if spread.error is None else f"{mean} ± {spread.error:.{decimals(spread.mean)}f}"
 
 
 def mean_text(spread: Spread | None) -> str:
@@ -125,11 +125,11 @@ def mean_text(spread: Spread | None) -> str:
 
 
 def change_text(spread: Spread | None) -> str:
-    """Change in per cent with its sign, and spread."""
+    """Change in per cent with its sign, and its standard error."""
     if spread is None:
         return ABSENT
     mean = signed(spread.mean)
-    return mean if spread.deviation is None else f"{mean} ± {spread.deviation:.1f}"
+    return mean if spread.error is None else f"{mean} ± {spread.error:.1f}"
 
 
 def _spread_below(text: Text) -> Text:

@@ -1,0 +1,119 @@
+"""The sections of `docs/comparison.md`: a table and a figure of every suite whose cells are in `benchmarks/results`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mcgm.report.drawing import INK, panels, svg_file
+from mcgm.report.files import write_whole
+from mcgm.report.result import RunResult, read_results
+from mcgm.report.summary import Spread, VariantSummary, notes, summarize
+from mcgm.report.table import markdown_table
+from mcgm.suites import SUITES, suite_recipe
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+FIGURES = ROOT / "docs" / "comparison"
+BETTER, WORSE, NOISE = "#1a7f37", "#b42318", INK
+
+
+def stored(results: Path = RESULTS) -> Iterator[tuple[str, Path]]:
+    """Suite and folder of every comparison that is kept: `<suite>-<data>`, in the order of the suites."""
+    for suite in SUITES:
+        for folder in sorted(results.glob(f"{suite}-*")):
+            if folder.is_dir() and any(folder.glob("*.json")):
+                yield suite, folder
+
+
+def ordered(suite: str, results: Sequence[RunResult]) -> list[RunResult]:
+    """Results in the order of the suite's variants, then of seeds."""
+    order = list(suite_recipe(suite)["variants"])
+    return sorted(results, key=lambda result: (order.index(result.variant), result.seed))
+
+
+def sections() -> str:
+    """All of them, or a sentence where nothing is kept yet."""
+    found = [section(suite, folder) for suite, folder in stored()]
+    return "\n\n".join(found) if found else "No suite has been run to the end and stored yet."
+
+
+def section(suite: str, folder: Path) -> str:
+    """Heading, table, what a reader must know, and the figure of one comparison."""
+    results = ordered(suite, read_results(folder))
+    first = results[0]
+    lines = [
+        f"### {suite.capitalize()}: {first.dataset}, {first.backbone}",
+        "",
+        f"{SUITES[suite].capitalize()}; {first.metrics.n_structures:,} test structures.",
+        "",
+        markdown_table(summarize(results)).rstrip(),
+        "",
+        " ".join([*notes(results), f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}."]),
+    ]
+    if any(row.energy_change is not None for row in summarize(results)):
+        lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
+    return "\n".join(lines)
+
+
+def draw() -> None:
+    """One figure per comparison: the change of every variant with its 95 % interval."""
+    for suite, folder in stored():
+        rows = [row for row in summarize(ordered(suite, read_results(folder))) if row.energy_change is not None]
+        if rows:
+            write_whole(FIGURES / f"{folder.name}.svg", figure(rows))
+
+
+def figure(rows: Sequence[VariantSummary]) -> bytes:
+    """Energies on the left, forces (if any) on the right; green and red where the interval leaves 0 out."""
+    quantities = {"energy error, %": [row.energy_change for row in rows]}
+    if any(row.force_change is not None for row in rows):
+        quantities["force error, %"] = [row.force_change for row in rows]
+    canvas, axes = panels(len(quantities))
+    canvas.set_figheight(0.8 + 0.32 * len(rows))
+    for panel, (title, changes) in zip(axes, quantities.items(), strict=True):
+        panel.axvline(0, color=INK, linewidth=0.8)
+        for place, change in enumerate(changes):
+            if change is not None:
+                low, high = change.interval or (change.mean, change.mean)
+                panel.plot([low, high], [place, place], color=_color(change), linewidth=1.5)
+                panel.plot([change.mean], [place], "o", color=_color(change), markersize=5)
+        panel.set(xlabel=f"change of the {title}", ylim=(len(rows) - 0.5, -0.5))
+        panel.set_yticks(range(len(rows)), [row.label for row in rows] if panel is axes[0] else [""] * len(rows))
+    return svg_file(canvas)
+
+
+def _color(change: Spread) -> str:
+    return {"better": BETTER, "worse": WORSE}.get(change.tone, NOISE) if change.interval else NOISE
+
+
+def step_times(suite: str) -> str:
+    """What one seed of every variant costs, from measured steps."""
+    path = RESULTS / f"step_times_{suite}.json"
+    if not path.exists():
+        return f"Not measured yet: `python benchmarks/step_times.py {suite}`."
+    record = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        "| Variant | Parameters | Molecules in a step | Step, s | Steps | Core hours |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in record["variants"].values():
+        figures = (
+            f"{row['parameters']:,}",
+            str(row["molecules in a step"]),
+            f"{row['seconds per step']:.3g}",
+            f"{row['steps']:,}",
+            f"{row['core hours']:,.1f}" if row["core hours"] < 100 else f"{row['core hours']:,.0f}",
+        )
+        lines.append(f"| {row['label']} | " + " | ".join(figures) + " |")
+    total = sum(row["core hours"] for row in record["variants"].values())
+    source = record["provenance"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{record['question'].capitalize()} ({source['machine']['processor']}): {total:,.0f} core hours for all "
+            f"variants. `{source['command']}`, commit {source['commit']}.",
+        ]
+    )

@@ -1,0 +1,55 @@
+"""The pages of the benchmark are drawn from stored cells alone."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def suite_results(monkeypatch):
+    specification = importlib.util.spec_from_file_location("suite_results", BENCHMARKS / "suite_results.py")
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "suite_results", module)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def kept(result_maker, tmp_path):
+    """Three variants of a suite and two seeds, one of them clearly better."""
+    errors = {"range": (0.1995, 0.2205), "local": (0.2, 0.22), "mcgm": (0.1, 0.11)}
+    for variant, values in errors.items():
+        for seed, error in enumerate(values):
+            reference = None if variant == "local" else "local"
+            result = result_maker(variant, seed, error, label=variant.upper(), reference=reference)
+            result.save(tmp_path / "rivals-sample" / f"{variant}-seed{seed}.json")
+    return tmp_path
+
+
+def test_a_section_has_the_variants_in_the_suites_order_with_standard_errors(suite_results, kept):
+    (found,) = suite_results.stored(kept)
+    assert found == ("rivals", kept / "rivals-sample")
+    text = suite_results.section(*found)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == ["| LOCAL", "| MCGM", "| RANGE"]
+    assert "| LOCAL | 210 ± 10 |" in text
+    assert "−50.0 ± 0.0" in text
+    assert "mcgm compare sample.yaml" in text
+
+
+def test_the_figure_marks_what_the_seeds_tell(suite_results, kept):
+    rows = [row for row in suite_results.summarize(suite_results.read_results(kept / "rivals-sample")) if row.reference]
+    svg = suite_results.figure(rows).decode()
+    assert svg.startswith("<?xml")
+    assert suite_results.BETTER in svg
+    assert suite_results.WORSE not in svg
+
+
+def test_what_was_not_measured_is_said(suite_results, kept, monkeypatch):
+    monkeypatch.setattr(suite_results, "RESULTS", kept)
+    assert "step_times.py aqm" in suite_results.step_times("aqm")
+    assert not list(suite_results.stored(kept / "nothing"))
