@@ -56,22 +56,26 @@ def energy_drift(
     hide the drift of a short run. Source: Engle, Skeel, Drees, J. Comput. Phys. 206, 432 (2005).
     """
     surface = _Surface(in_double(potential), structure, stiffness)
-    run = _simulate(surface, temperature_K=temperature_K, timestep_fs=timestep_fs, duration_ps=duration_ps, seed=seed)
-    time_ps = np.arange(len(run.conserved)) * timestep_fs / 1000
-    return float(abs(np.polyfit(time_ps, run.conserved, 1)[0]) * 1000 / len(structure))
+    return _simulate(
+        surface, temperature_K=temperature_K, timestep_fs=timestep_fs, duration_ps=duration_ps, seed=seed
+    ).drift
 
 
 def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: float = 20.0) -> Drift:
     """Drift at 300 K and 0.5 fs from the nearest minimum.
 
-    A potential under which bonds break at once (untrained, or far from its data) has no structure to simulate: springs
-    to the given positions then hold the atoms. They conserve energy, so that what drifts is still the potential's.
+    A potential under which bonds break (untrained, or far from its data) has no structure to simulate, and atoms that
+    fly into each other are too fast for any time step: springs to the given positions then hold the atoms. They
+    conserve energy, so that what drifts is still the potential's.
     """
     potential = in_double(potential)
     relaxed = _relaxed(_Surface(potential, structure, 0.0))
     if relaxed is not None and _bonds_hold(potential, structure, relaxed):
         with suppress(StructureError):  # atoms that meet later on need the springs, too
-            return Drift(energy_drift(potential, relaxed, duration_ps=duration_ps), held=False)
+            surface = _Surface(potential, relaxed, 0.0)
+            run = _simulate(surface, temperature_K=300.0, timestep_fs=0.5, duration_ps=duration_ps, seed=0)
+            if (_bond_stretch(structure, structure.replace(positions=run.positions)) < BROKEN).all():
+                return Drift(run.drift, held=False)
     relaxed = _relaxed(_Surface(potential, structure, STIFFNESS)) or structure
     return Drift(energy_drift(potential, relaxed, duration_ps=duration_ps, stiffness=STIFFNESS), held=True)
 
@@ -97,10 +101,17 @@ class _Surface:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Where the atoms came to, Å, and the energies that velocity Verlet conserves, eV."""
+    """Where the atoms came to, Å, and the energies that velocity Verlet conserves, eV, at every step (fs)."""
 
     positions: np.ndarray
     conserved: np.ndarray
+    timestep_fs: float
+
+    @property
+    def drift(self) -> float:
+        """Absolute slope of a straight line through the energies, meV per atom and ps."""
+        time_ps = np.arange(len(self.conserved)) * self.timestep_fs / 1000
+        return float(abs(np.polyfit(time_ps, self.conserved, 1)[0]) * 1000 / len(self.positions))
 
 
 def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, duration_ps: float, seed: int) -> _Run:
@@ -121,7 +132,7 @@ def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, du
         total = energy + float((masses * velocities**2).sum()) / 2
         ahead, behind = float((last_velocities * forces).sum()), float((velocities * last_forces).sum())
         rows.append((total, float((forces**2 / masses).sum()), ahead, behind))
-    return _Run(positions, _conserved(np.array(rows), h))
+    return _Run(positions, _conserved(np.array(rows), h), timestep_fs)
 
 
 def _conserved(rows: Float[np.ndarray, "step 4"], timestep: float) -> Float[np.ndarray, "rest"]:
