@@ -60,7 +60,10 @@ def _without(items: list[Any], missing: set[str]) -> list[Any]:
     for item in items:
         if isinstance(item, dict):
             ((title, inside),) = item.items()
-            kept.append({title: inside if isinstance(inside, str) else _without(inside, missing)})
+            if isinstance(inside, list):
+                kept.append({title: _without(inside, missing)})
+            elif inside not in missing:
+                kept.append(item)
         elif item not in missing:
             kept.append(item)
     return kept
@@ -118,7 +121,8 @@ def modules(package: str, page: str) -> str:
     """Every module of a package that says what is public in it, but for those that the page has elsewhere."""
     folder = ROOT.joinpath("src", *package.split("."))
     names = [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
-    return "\n".join(f"::: {name}\n    options: {{heading_level: 3}}" for name in names if f"::: {name}" not in page)
+    options = "    options: {heading_level: 3, show_root_full_path: true}"
+    return "\n".join(f"::: {name}\n{options}" for name in names if f"::: {name}" not in page)
 
 
 def promises() -> str:
@@ -161,8 +165,8 @@ def help_of(command: str) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
-    """MathML instead of TeX."""
-    return FORMULA.sub(_mathml, content)
+    """MathML instead of TeX; cells that say yes or no can be coloured."""
+    return re.sub(r"<td>(yes|no)(?=<)", r'<td class="\1">\1', FORMULA.sub(_mathml, content))
 
 
 def _mathml(found: re.Match[str]) -> str:
