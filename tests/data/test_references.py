@@ -36,6 +36,12 @@ def test_true_element_energies_are_found(formulas):
     assert references.intercept == 0.0
 
 
+def test_nothing_is_fitted_where_energies_are_no_sums_over_atoms(formulas):
+    references = ReferenceFit(fit_on="none", intercept=True).fit(of_formulas(formulas, total))
+    assert not references.energies.any()
+    assert references.intercept == 0.0
+
+
 def test_the_fit_with_intercept_is_that_of_scikit_learn(formulas):
     random = np.random.default_rng(2)
     dataset = of_formulas(formulas, lambda formula: total(formula) + 5 + random.normal())

@@ -16,7 +16,7 @@ from mcgm.errors import ConfigError, DataError
 from mcgm.long_range import BLOCKS
 from mcgm.registry import build
 from mcgm.report.result import RunResult
-from mcgm.suites import DATA_SETS, SUITES, data_settings, suite_recipe
+from mcgm.suites import DATA_SETS, SUITES, data_recipe, data_settings, suite_recipe
 from mcgm.training.cell import cell_settings, run_cell
 from mcgm.training.comparison import check
 from mcgm.training.config import CompareConfig, DataConfig, TrainConfig
@@ -98,8 +98,11 @@ def test_suites_of_the_literature_train_as_the_recipes_do(suite, variant, recipe
 @pytest.mark.parametrize("name", sorted(set(DATA_SETS) - {"oe62", "aqm", "qm9"}))
 def test_data_sets_by_name_are_where_they_are_said_to_be(name, shared_data, monkeypatch):
     monkeypatch.setenv("MCGM_DATA", str(shared_data))
-    config = to_config(data_settings(name), DataConfig, source=name)
+    recipe = data_recipe(name)
+    config = to_config(recipe["data"], DataConfig, source=name)
     assert config.labels is None or config.labels in PRESETS
+    interaction = config.labels is not None and PRESETS[config.labels].energy_kind == "interaction"
+    assert (recipe.get("model") == {"reference_fit": "none"}) == interaction
     assert config.title == ("sample" if name == "sample" else name)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcgm.commands.arguments import configure_from, content_of, make_parser, without_settings
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.suites import DATA_SETS, SUITES, data_settings, suite_recipe
+from mcgm.suites import DATA_SETS, SUITES, data_recipe, suite_recipe
 from mcgm.training.config import CompareConfig
 from mcgm.training.recipe import RECIPE_SUFFIXES, merge
 
@@ -47,7 +47,7 @@ def _content(known: Any) -> tuple[dict[str, Any], str]:
     else:
         content, source = content_of(known.source, CompareConfig)
     if known.data is not None:
-        content = merge(content, {"data": data_settings(known.data)})
+        content = merge(content, data_recipe(known.data))
     if known.suite is not None and "path" not in content.get("data", {}):
         raise ConfigError(f"--suite {known.suite} needs --data: a file, or one of {', '.join(DATA_SETS)}.")
     return content, source

@@ -47,18 +47,19 @@ class ElementReferences:
 class ReferenceFit:
     """How element references are fitted.
 
-    `fit_on="train"` uses the training part only; "all" uses every structure, as the OE62 literature does.
+    `fit_on="train"` uses the training part only; "all" every structure, as the OE62 literature does; "none" fits
+    nothing: references are zero, as for interaction energies, which are no sums over atoms.
     `sign` bounds the elements' energies, not the intercept.
     """
 
     intercept: bool = False
     sign: Sign = "any"
-    fit_on: Literal["train", "all"] = "train"
+    fit_on: Literal["train", "all", "none"] = "train"
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("sign", self.sign, ("any", "non_negative", "non_positive")),
-            ("fit_on", self.fit_on, ("train", "all")),
+            ("fit_on", self.fit_on, ("train", "all", "none")),
         ):
             if value not in known:
                 raise ConfigError(unknown_name(name, value, known))
@@ -70,6 +71,8 @@ class ReferenceFit:
             ConfigError: `fit_on="all"` without `everything`.
             DataError: a structure has no energy.
         """
+        if self.fit_on == "none":
+            return ElementReferences()
         return fit_references(self.dataset(train, everything), intercept=self.intercept, sign=self.sign)
 
     def dataset(self, train: Dataset, everything: Dataset | None = None) -> Dataset:

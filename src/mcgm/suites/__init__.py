@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.suites.data_sets import DATA_SETS, data_settings
+from mcgm.suites.data_sets import DATA_SETS, data_recipe, data_settings
 from mcgm.training.config import CompareConfig
 from mcgm.training.recipe import read_recipe
 
@@ -37,4 +37,4 @@ def suite_recipe(name: str) -> dict[str, Any]:
     return read_recipe(Path(__file__).with_name(f"{name}.yaml"), CompareConfig)
 
 
-__all__ = ["DATA_SETS", "SUITES", "data_settings", "suite_recipe"]
+__all__ = ["DATA_SETS", "SUITES", "data_recipe", "data_settings", "suite_recipe"]

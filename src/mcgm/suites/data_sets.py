@@ -80,8 +80,22 @@ DATA_SETS = MappingProxyType[str, dict[str, Any]](
 )
 """The `data` section of a recipe for each, with paths inside the folder of the data sets."""
 
+INTERACTION = ("sapt10k", "nci_atlas")
+"""Data sets whose energies are no sums over atoms: no element references are fitted."""
+
 IN_PACKAGES = {"qm9": ("qm9pack", "data")}
 """Data sets that an installed package brings, and its folder with the files."""
+
+
+def data_recipe(name: str) -> dict[str, Any]:
+    """What a recipe says for a data set by name, or for a file: its data, and what follows for the model.
+
+    Raises:
+        ConfigError: neither a name of the table nor a file; or its package is not installed.
+        DataError: the data set's files are not there.
+    """
+    recipe: dict[str, Any] = {"data": data_settings(name)}
+    return recipe | {"model": {"reference_fit": "none"}} if name in INTERACTION else recipe
 
 
 def data_settings(name: str) -> dict[str, Any]:

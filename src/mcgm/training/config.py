@@ -57,8 +57,8 @@ class DataConfig:
 class ModelConfig:
     """Which potential is built: names from the closed tables of `mcgm.build`, cutoff in Å.
 
-    Element references are least squares on the training part, or on all structures (`reference_fit`), with or without a
-    constant (`reference_intercept`), free or of one sign (`reference_sign`).
+    Element references are least squares on the training part, on all structures, or none (`reference_fit`), with or
+    without a constant (`reference_intercept`), free or of one sign (`reference_sign`).
     """
 
     backbone: str = "schnet"
@@ -69,7 +69,7 @@ class ModelConfig:
     long_range_options: dict[str, Any] | None = None
     reference_intercept: bool = False
     reference_sign: Literal["any", "non_negative", "non_positive"] = "any"
-    reference_fit: Literal["train", "all"] = "train"
+    reference_fit: Literal["train", "all", "none"] = "train"
 
 
 @dataclass(frozen=True)

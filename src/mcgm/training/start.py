@@ -175,11 +175,13 @@ def _symbols(numbers: set[int]) -> str:
 def refit(potential: NetworkPotential, dataset: Dataset, fit: ReferenceFit) -> None:
     """Set the references to those of the new labels: what is left of them beside the energies of the network.
 
-    The scale stays: weights were trained in units of it.
+    They stay where nothing is to be fitted. The scale stays: weights were trained in units of it.
 
     Raises:
         DataError: a prediction is not finite.
     """
+    if fit.fit_on == "none":
+        return
     predicted = evaluate(potential, dataset, forces=False).predictions.energy_predicted
     before = ElementReferences(
         potential.references.energies.cpu().numpy().copy(), float(potential.references.intercept)
