@@ -205,10 +205,12 @@ def test_chains_that_only_a_supercell_tells_apart_have_the_energy_of_the_one_in_
     assert supercell(make_potential("mcgm-molecule"), cell, repeats=(2, 2, 1)).energy < PER_ATOM
 
 
-def test_stress_of_a_slab_is_zero_without_a_third_vector():
+def test_stress_is_zero_without_a_third_vector_and_for_molecules_in_a_box():
     """There is no volume to refer it to; energies and forces are there all the same."""
     flat = CELLS["slab"].replace(cell=np.diag([1, 1, 0]) @ CELLS["slab"].cell)
-    batch = Batch.from_structures([flat, CELLS["slab"]], cutoff=CUTOFF, dtype=torch.float64)
+    boxed = CELLS["slab"].replace(pbc=np.zeros(3, dtype=bool))
+    batch = Batch.from_structures([flat, boxed, CELLS["slab"]], cutoff=CUTOFF, dtype=torch.float64)
     found = make_potential("mcgm")(batch)
-    assert not found.stress[0].any()
-    torch.testing.assert_close(found.energy[0], found.energy[1])
+    assert not found.stress[:2].any()
+    assert found.stress[2].any()
+    torch.testing.assert_close(found.energy[0], found.energy[2])

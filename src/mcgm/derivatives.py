@@ -29,8 +29,8 @@ def differentiate(
 ) -> tuple[E, Float[Tensor, "atom 3"], Float[Tensor, "molecule 3 3"] | None]:
     """Energies with forces = -dE/dpositions (eV/Å) and stress = dE/dstrain / volume (eV/Å³, as in ASE).
 
-    Stress is zero for structures without a volume. With `create_graph` the results can be differentiated again; the
-    energies returned then keep their graph, as they do not otherwise.
+    Stress is zero for structures that are not periodic, or have no volume. With `create_graph` the results can be
+    differentiated again; the energies returned then keep their graph, as they do not otherwise.
     """
     with torch.enable_grad():
         positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
@@ -46,7 +46,7 @@ def differentiate(
         )
     if not stress:
         return result, -gradients[0], None
-    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+    volume = (torch.linalg.det(batch.cell).abs() * batch.pbc.any(dim=1))[:, None, None]
     has_volume = volume > 0
     return result, -gradients[0], torch.where(has_volume, gradients[1] / torch.where(has_volume, volume, 1.0), 0.0)
 
