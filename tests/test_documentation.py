@@ -23,9 +23,10 @@ from mcgm.cli import main
 from mcgm.data import Dataset
 from mcgm.long_range import BLOCKS
 from mcgm.neighbors import find_neighbors
+from mcgm.report import page as page_of_report
 from mcgm.structure import Structure
 from mcgm.testing import copies_apart, supercell, train_briefly, unlike_apart
-from mcgm.training import cell, comparison
+from mcgm.training import cell, comparison, timing
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import to_config
 
@@ -108,12 +109,23 @@ def compared():
     return []
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """The bundled sample is converted once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch, model):
-    """Where a page runs: files of the names that pages use; cells of comparisons run in this process."""
+def folder(tmp_path, monkeypatch, model, cache):
+    """Where a page runs: files of the names that pages use.
+
+    Of comparisons, what costs most is left to other tests: processes, repeated timings, figures in a second format.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MCGM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MCGM_CACHE", str(cache))
     monkeypatch.setattr(comparison._Worker, "run", in_this_process)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
+    monkeypatch.setattr(page_of_report, "png_file", lambda figure: b"")
     for name, count in (("mydata", 24), ("test", 6), ("new", 2), ("molecules", 2), ("mine", 2)):
         write_frames(f"{name}.extxyz", count)
     ase.io.write("molecule.xyz", molecule("CH3OH"))
@@ -135,7 +147,7 @@ def write_frames(path, count):
 
 
 def in_this_process(worker):
-    """A process of its own costs ten seconds; that cells run in one is tested elsewhere."""
+    """The cell of a comparison, without a process of its own."""
     cell.run_cell(worker.config, *worker.cell, worker.output)
 
 

@@ -87,7 +87,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     source, awaited = page.file.src_uri, config.extra["awaited"]
     text = LINK.sub(lambda found: inside(source, awaited, found), markdown)
     text = FILE.sub(lambda found: textwrap.indent(file(found[2]), found[1]), text)
-    text = MODULES.sub(lambda found: modules(found[1], text), text)
+    text = MODULES.sub(lambda found: modules(found[1]), text)
     for mark, made in ((COMMANDS_HERE, commands), (PROMISES_HERE, promises)):
         text = text.replace(mark, made()) if mark in text else text
     return text
@@ -117,12 +117,13 @@ def file(place: str) -> str:
     return f"```python\n{text}\n```" if place.endswith(".py") else text
 
 
-def modules(package: str, page: str) -> str:
-    """Every module of a package that says what is public in it, but for those that the page has elsewhere."""
+def modules(package: str) -> str:
+    """Every module of a package that says what is public in it, but for those that another mark of the API shows."""
     folder = ROOT.joinpath("src", *package.split("."))
     names = [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")]
     options = "    options: {heading_level: 3, show_root_full_path: true}"
-    return "\n".join(f"::: {name}\n{options}" for name in names if f"::: {name}" not in page)
+    elsewhere = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("api/*.md"))
+    return "\n".join(f"::: {name}\n{options}" for name in names if f"::: {name}" not in elsewhere)
 
 
 def promises() -> str:
