@@ -17,7 +17,7 @@ def comparison(backbone, **wide):
     return CompareConfig(model=ModelConfig(backbone=backbone), variants=variants, training=TrainingConfig())
 
 
-@pytest.mark.parametrize("backbone", ["schnet", "painn", "dimenet++", "gemnet-t", "visnet"])
+@pytest.mark.parametrize("backbone", ["schnet", "painn", "dimenet++", "visnet"])
 def test_the_local_network_is_widened_to_as_many_parameters(backbone):
     config = widened(comparison(backbone))
     local, mcgm, wide = (parameters(config.cell(name, 0, "").model) for name in ("local", "mcgm", "wide"))
