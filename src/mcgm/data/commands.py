@@ -24,8 +24,8 @@ def inspect_command(
 
     Args:
         file: the data file, or "sample" for the bundled one.
-        labels: name of a preset (ase, npz, runner, md17, qm7, aqm, aqm-atomisation, oe62) or keys and units.
-        format: ase, npz, hdf5, oe62 or runner; by default the suffix decides.
+        labels: name of a preset (ase, npz, runner, zip, md17, qm7, qm9, aqm, oe62, …) or keys and units.
+        format: ase, npz, zip, hdf5, oe62, qm9 or runner; by default the suffix decides.
         json: print JSON instead of a table.
     """
     report = inspect(file, labels, format=format)
@@ -45,8 +45,8 @@ def convert_command(
     Args:
         file: the data file, or "sample" for the bundled one.
         output: .extxyz, .xyz or .npz.
-        labels: name of a preset (ase, npz, runner, md17, qm7, aqm, aqm-atomisation, oe62) or keys and units.
-        format: ase, npz, hdf5, oe62 or runner; by default the suffix decides.
+        labels: name of a preset (ase, npz, runner, zip, md17, qm7, qm9, aqm, oe62, …) or keys and units.
+        format: ase, npz, zip, hdf5, oe62, qm9 or runner; by default the suffix decides.
     """
     console = Console()
     if output is None:
