@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from mcgm.attachment import attach
     from mcgm.batch import Batch
     from mcgm.checkpoint import load
+    from mcgm.committee import Committee
     from mcgm.potential import Potential, Prediction
     from mcgm.registry import build
     from mcgm.structure import Structure
 
 _HOMES = {
     "Batch": "mcgm.batch",
+    "Committee": "mcgm.committee",
     "Potential": "mcgm.potential",
     "Prediction": "mcgm.potential",
     "Structure": "mcgm.structure",
@@ -31,7 +33,7 @@ _HOMES = {
     "load": "mcgm.checkpoint",
 }
 
-__all__ = ["Batch", "Potential", "Prediction", "Structure", "attach", "build", "load"]
+__all__ = ["Batch", "Committee", "Potential", "Prediction", "Structure", "attach", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:

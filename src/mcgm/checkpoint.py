@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,18 @@ from typing import Any
 import torch
 
 import mcgm
+from mcgm.committee import Committee
+from mcgm.domain import Domain
 from mcgm.errors import CheckpointError
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
 from mcgm.sealed import Sealed
 
-FORMAT = 3
-"""Version of the header that this package writes; 2: with a checksum; 3: MCGM says what it does with the charge."""
+FORMAT = 4
+"""Version of the header that this package writes.
+
+2: with a checksum; 3: MCGM says what it does with the charge; 4: several members, or one.
+"""
 
 MODEL = Sealed("a model file", "mcgm", newest=FORMAT, last_unsealed=1)
 
@@ -35,7 +41,16 @@ def _with_total_charge(header: dict[str, Any]) -> dict[str, Any]:
     return header | {"format": 3, "long_range": block}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_checksum, 2: _with_total_charge}
+def _with_committee(header: dict[str, Any]) -> dict[str, Any]:
+    """3 -> 4: until then every file held one network."""
+    return header | {"format": 4, "committee": None}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _with_checksum,
+    2: _with_total_charge,
+    3: _with_committee,
+}
 """Header of version n -> header of version n + 1."""
 
 
@@ -50,6 +65,7 @@ def save(potential: Potential, path: str | Path, *, extra: dict[str, Any] | None
         "backbone": describe_backbone(potential.backbone),
         "long_range": describe_block(potential.specification),
         "elements": None if potential.elements is None else list(potential.elements),
+        "committee": _describe_committee(potential),
         "extra": extra or {},
     }
     MODEL.write(path, header, potential.state_dict())
@@ -72,10 +88,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     """
     header, tensors = _read(path)
     try:
-        potential = NetworkPotential(
-            restore_backbone(header["backbone"]), restore_block(header["long_range"]), elements=header["elements"]
-        )
-        potential = potential.to(tensors["scale"].dtype)
+        potential = _restore(header, tensors)
     except Exception as error:  # a damaged header can make any constructor fail in any way
         raise CheckpointError(f"{path}: the header does not describe a model: {error!r}") from error
     try:
@@ -83,6 +96,28 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit the model in the header: {error}") from error
     return potential.to(device).eval()
+
+
+def _describe_committee(potential: Potential) -> dict[str, Any] | None:
+    """How many members, and what spread is usual; `None` for a single network."""
+    if not isinstance(potential, Committee):
+        return None
+    domain = None if potential.domain is None else dataclasses.asdict(potential.domain)
+    return {"members": len(potential.members), "domain": domain}
+
+
+def _restore(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Potential:
+    """The potential of a header, its weights still fresh."""
+
+    def network(scale: str) -> NetworkPotential:
+        backbone, block = restore_backbone(header["backbone"]), restore_block(header["long_range"])
+        return NetworkPotential(backbone, block, elements=header["elements"]).to(tensors[scale].dtype)
+
+    committee = header["committee"]
+    if committee is None:
+        return network("scale")
+    domain = None if committee["domain"] is None else Domain(**committee["domain"])
+    return Committee([network(f"members.{k}.scale") for k in range(committee["members"])], domain)
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -12,12 +12,13 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from ase.data import atomic_masses, chemical_symbols
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.derivatives import differentiate
+from mcgm.domain import Domain
 from mcgm.errors import StructureError
 from mcgm.long_range.base import Clusters, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
@@ -69,11 +70,15 @@ class Prediction(Energies):
     """Energies (eV) with forces (eV/Å) and stress (eV/Å³); `clusters` by layer and level.
 
     For blocks with charges (e) also the dipoles of their atoms (eÅ), about the centre of mass; of a periodic structure
-    they depend on the images that were given.
+    they depend on the images that were given. A committee also has the spread of its members, as standard deviation
+    (eV, eV/Å), and says which structures are out of domain: where the spread is larger than usual.
     """
 
     forces: Float[Tensor, "atom 3"] | None = None
     stress: Float[Tensor, "molecule 3 3"] | None = None
+    energy_spread: Float[Tensor, "molecule"] | None = None
+    forces_spread: Float[Tensor, "atom 3"] | None = None
+    out_of_domain: Bool[Tensor, "molecule"] | None = None
 
 
 class ElementReference(nn.Module):
@@ -112,6 +117,7 @@ class Potential(nn.Module, ABC):
         references: energies of free elements, eV.
         scale: eV per unit of network output.
         elements: atomic numbers it was trained on, ascending; others are refused. `None`: any.
+        domain: beyond which spread a committee takes a structure for out of domain; `None`: not known.
     """
 
     backbone: Backbone
@@ -119,6 +125,7 @@ class Potential(nn.Module, ABC):
     references: ElementReference
     scale: Tensor
     elements: tuple[int, ...] | None
+    domain: Domain | None = None
 
     @property
     def cutoff(self) -> float:

@@ -12,10 +12,13 @@ from mcgm.commands.arguments import make_parser, model_path, watched
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from mcgm.data import Dataset
     from mcgm.report.result import Metrics
+    from mcgm.training.evaluation import Evaluation
+    from mcgm.training.spread import SpreadQuality
 
 EXAMPLE = """  mcgm evaluate runs/data test.extxyz
   mcgm evaluate runs/data --part val --json     on a part of the data that it was trained on"""
@@ -47,14 +50,14 @@ def run(arguments: list[str]) -> int:
         name, dataset = Path(known.data).name, _open(known.data, known.labels)
     forces = False if known.no_forces else None
     with bounded_memory():
-        metrics = evaluate(potential, dataset, forces=forces, watch=watched("evaluating")).metrics
+        evaluation = evaluate(potential, dataset, forces=forces, watch=watched("evaluating"))
     if known.json:
-        json.dump({"model": str(path), "data": name} | vars(metrics), sys.stdout, indent=1)
+        json.dump({"model": str(path), "data": name} | evaluation.plain, sys.stdout, indent=1)
         print()
         return 0
     from rich.console import Console
 
-    Console().print(table({name: metrics}))
+    show({name: evaluation}, Console())
     return 0
 
 
@@ -74,6 +77,32 @@ def _part(path: Path, header: Mapping[str, Any], part: str) -> tuple[str, Datase
         raise ConfigError(f"{path}: does not say what it was trained on. Give DATA.")
     parts = open_parts(to_config(recipe, TrainConfig, source=str(path)).data)
     return part, parts.everything if part == "all" else getattr(parts, part)
+
+
+def show(evaluations: Mapping[str, Evaluation], console: Console) -> None:
+    """Print the errors and, for a committee, what its spread says of them; one row for each data set."""
+    console.print(table({name: evaluation.metrics for name, evaluation in evaluations.items()}))
+    found = {name: evaluation.quality for name, evaluation in evaluations.items()}
+    qualities = {name: quality for name, quality in found.items() if quality is not None}
+    if qualities:
+        console.print(spread_table(qualities))
+
+
+def spread_table(rows: Mapping[str, SpreadQuality]) -> Table:
+    """The spread of a committee beside its errors, two rows for each data set."""
+    from rich.table import Table
+
+    grid = Table("data", "spread of", "mean", "rank correlation", "error/spread", "out of domain")
+    for column in grid.columns[2:]:
+        column.justify = "right"
+    for name, item in rows.items():
+        outside = "-" if item.out_of_domain is None else str(item.out_of_domain)
+        energy = (item.energy_spread_mev_per_atom, item.energy_correlation, item.energy_error_per_spread)
+        forces = (item.force_spread_mev_per_A, item.force_correlation, item.force_error_per_spread)
+        for place, what, values in ((name, "E, meV/atom", energy), ("", "F, meV/Å", forces)):
+            shown = ("-" if value is None else f"{value:.3g}" for value in values)
+            grid.add_row(place, what, *shown, outside if place else "")
+    return grid
 
 
 def table(rows: Mapping[str, Metrics]) -> Table:

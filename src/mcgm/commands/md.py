@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import sys
 from pathlib import Path
 
 from mcgm.commands.arguments import make_parser, model_path
@@ -16,7 +17,7 @@ EXAMPLE = """  mcgm md runs/mine molecule.xyz -o runs/dynamics --time 10
 
 
 def run(arguments: list[str]) -> int:
-    """Simulate one structure; a run that was killed goes on with --resume."""
+    """Simulate one structure; a run that was killed goes on with --resume. 1 if --stop-at-spread has ended it."""
     known = _parser().parse_args(arguments)
     from mcgm.checkpoint import load
     from mcgm.dynamics.progress import Watcher
@@ -51,10 +52,18 @@ def run(arguments: list[str]) -> int:
             steps=steps,
             model=hashlib.sha256(path.read_bytes()).hexdigest(),
             resume=known.resume,
+            stop_at_spread=known.stop_at_spread,
             watch=watcher,
         )
-    print(summarize(known.output, outcome, settings, len(atoms)))
-    return 0
+    print(summarize(known.output, outcome, settings, len(atoms), domain=potential.domain))
+    if outcome.stopped_at is None:
+        return 0
+    print(
+        f"mcgm: stopped at step {outcome.stopped_at} of {steps}: members differ by more than {known.stop_at_spread:g} "
+        "eV/Å in the force on an atom. Go on with --resume and a larger --stop-at-spread, or none.",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="precision (float64)")
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
+    parser.add_argument(
+        "--stop-at-spread",
+        type=float,
+        metavar="EV_PER_A",
+        help="end where members of a committee differ by more than this in the force on an atom, eV/Å",
+    )
     parser.add_argument("--resume", action="store_true", help="go on after the last finished frame in FOLDER")
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from mcgm.commands.arguments import make_parser, model_path
@@ -51,4 +52,10 @@ def run(arguments: list[str]) -> int:
         )
     resumed = f", {outcome.resumed_at} of them before it was resumed" if outcome.resumed_at else ""
     print(f"{known.output}: {outcome.structures} structures{resumed}")
+    if outcome.out_of_domain:
+        print(
+            f"mcgm: {outcome.out_of_domain} of {outcome.structures} structures are out of domain: {potential.domain}. "
+            "They are marked (out_of_domain) in the output.",
+            file=sys.stderr,
+        )
     return 0

@@ -11,6 +11,7 @@ from mcgm.training.config import TrainConfig
 EXAMPLE = """  mcgm train data.extxyz                                  defaults, into runs/data
   mcgm train configs/oe62/schnet.yaml --resume            go on after an interruption
   mcgm train data.extxyz -o runs/painn --model.backbone painn --training.epochs 50
+  mcgm train data.extxyz --seeds 4                        a committee: mean and spread of four models
   mcgm train new.extxyz --from runs/data --training.freeze backbone    fine-tune on other labels"""
 
 
@@ -53,7 +54,7 @@ def _changes(known: Any) -> dict[str, Any]:
 def _train(config: TrainConfig, *, resume: bool) -> int:
     from rich.console import Console
 
-    from mcgm.commands.evaluate import table
+    from mcgm.commands.evaluate import show
     from mcgm.training.fit import final_metrics, train
     from mcgm.training.progress import terminal_reporter
 
@@ -63,6 +64,7 @@ def _train(config: TrainConfig, *, resume: bool) -> int:
         return 0
     found = final_metrics(trained, output)
     console = Console()
-    console.print(table({name: evaluation.metrics for name, evaluation in found.items()}))
-    console.print(f"{output / 'model.safetensors'}: best of {len(trained.curves)} epochs, {trained.seconds:.0f} s")
+    show(found, console)
+    made = f"best of {len(trained.curves)} epochs" if config.seeds == 1 else f"a committee of {config.seeds}"
+    console.print(f"{output / 'model.safetensors'}: {made}, {trained.seconds:.0f} s")
     return 0

@@ -46,6 +46,8 @@ class Watcher:
         slope = self._drift()
         if slope is not None:
             text += f" · drift {slope:+.2g} meV/atom/ps"
+        if row.force_spread_eV_per_A is not None:
+            text += f" · spread {row.force_spread_eV_per_A:.2g} eV/Å"
         if now > self.begun[0]:
             text += f" · {DAY * 1e-6 * (row.time_fs - self.begun[1]) / (now - self.begun[0]):.3g} ns/day"
         self.progress.update(self.task, completed=step, description=text)

@@ -24,13 +24,23 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the log: fs, eV, and K of the kinetic energy over 3 N / 2 k (less constrained coordinates)."""
+    """A line of the log: fs, eV, and K of the kinetic energy over 3 N / 2 k (less constrained coordinates).
+
+    Of a committee also the spread of the energy and that of the force on one atom, the largest (`None` otherwise).
+    """
 
     time_fs: float
     potential_eV: float
     kinetic_eV: float
     total_eV: float
     temperature_K: float
+    energy_spread_eV: float | None = None
+    force_spread_eV_per_A: float | None = None
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """What there is, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -71,14 +81,14 @@ class Record:
             self.log = _opened(folder / LOG, 0 if state is None else state.log_bytes)
         except OSError as error:
             raise OutputError(f"{folder}: cannot be written ({error.strerror or error}).") from error
-        if state is None:
-            self._append(self.log, _line([field.name for field in fields(Row)]))
 
     def write(self, atoms: Atoms, row: Row, state: State) -> None:
         """One frame; `state` lacks the lengths of the files."""
         try:
             self._append(self.trajectory, _frame(atoms, row.time_fs))
-            self._append(self.log, _line(list(asdict(row).values())))
+            if self.log.tell() == 0:
+                self._append(self.log, _line(list(row.columns)))
+            self._append(self.log, _line(list(row.columns.values())))
         except OSError as error:
             raise OutputError(
                 f"{self.folder}: cannot be written ({error.strerror or error}). Is there space?"
@@ -123,7 +133,8 @@ def read_log(folder: Path) -> dict[str, np.ndarray]:
     """Columns of the log by name."""
     with (folder / LOG).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    return {field.name: np.array([float(row[field.name]) for row in rows]) for field in fields(Row)}
+    names = [field.name for field in fields(Row) if field.name in rows[0]]
+    return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
 
 def _opened(path: Path, length: int) -> io.BufferedWriter:
@@ -142,10 +153,18 @@ def _frame(atoms: Atoms, time_fs: float) -> str:
     results = {key: atoms.calc.results[key] for key in ("energy", "forces", "stress") if key in atoms.calc.results}
     frame = atoms.copy()
     frame.info["time_fs"] = time_fs
+    keep_spread(frame, atoms.calc.results)
     frame.calc = SinglePointCalculator(frame, **results)
     text = io.StringIO()
     write_xyz(text, [frame])
     return text.getvalue()
+
+
+def keep_spread(atoms: Atoms, results: dict[str, Any]) -> None:
+    """What a committee says of itself, into `info` and `arrays`: stored results have no place for it."""
+    atoms.info |= {key: results[key] for key in ("energy_spread", "out_of_domain") if key in results}
+    if "forces_spread" in results:
+        atoms.set_array("forces_spread", results["forces_spread"])
 
 
 def _line(values: list[Any]) -> str:

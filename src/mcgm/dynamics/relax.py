@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE, LBFGS
 
+from mcgm.dynamics.record import keep_spread
 from mcgm.dynamics.run import calculator_for
 from mcgm.errors import ConfigError, StructureError
 from mcgm.potential import Potential
@@ -91,4 +92,5 @@ def _frozen(atoms: Atoms) -> Atoms:
     frozen = atoms.copy()
     results = {key: atoms.calc.results[key] for key in PROPERTIES if key in atoms.calc.results}
     frozen.calc = SinglePointCalculator(frozen, **results)
+    keep_spread(frozen, atoms.calc.results)
     return frozen

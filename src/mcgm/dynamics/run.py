@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from mcgm.committee import Committee
 from mcgm.dynamics.record import Record, Row, State, read_state
 from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
 from mcgm.errors import ConfigError, StructureError
@@ -26,11 +27,15 @@ Watch = Callable[[int, Row], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where velocities came from, at which step this process began, and searches of neighbours in the whole run."""
+    """Where velocities came from, at which step this process began, and searches of neighbours in the whole run.
+
+    `stopped_at` is the step at which the spread was too large, if it was.
+    """
 
     velocities: str
     begun_at: int
     rebuilds: int
+    stopped_at: int | None = None
 
 
 def simulate(
@@ -42,6 +47,7 @@ def simulate(
     steps: int,
     model: str = "",
     resume: bool = False,
+    stop_at_spread: float | None = None,
     watch: Watch = lambda step, row: None,
 ) -> Outcome:
     """Move the atoms and record every `settings.every` steps, and the last one, in `folder`.
@@ -51,13 +57,18 @@ def simulate(
 
     Args:
         model: what identifies the potential; another one is not gone on with.
+        stop_at_spread: end, with a frame, where the members of a committee differ by more than this in the force on
+            any atom, eV/Å; looked at in every step.
 
     Raises:
-        ConfigError: a potential that jumps; a folder in use, or of a run with other settings.
+        ConfigError: a potential that jumps, or that has no spread to stop at; a folder in use, or of a run with other
+            settings.
         StructureError: energy or forces are not finite, or atoms meet.
     """
     if steps < 1:
         raise ConfigError(f"{steps} steps: required: at least 1.")
+    if stop_at_spread is not None and not isinstance(potential, Committee):
+        raise ConfigError("--stop-at-spread needs a committee (mcgm train --seeds 4); this is a single network.")
     inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
     state = _state(folder, inputs, steps, resume)
     chance = np.random.default_rng(settings.seed)
@@ -73,13 +84,13 @@ def simulate(
     atoms.calc = calculator
     if state is not None:
         _restore(atoms, chance, state)
-    run = _Run(atoms, calculator, chance, settings, inputs, state)
+    run = _Run(atoms, calculator, chance, settings, inputs, state, np.inf if stop_at_spread is None else stop_at_spread)
     record = Record(folder, state)
     try:
-        run.go(steps, record, watch)
+        stopped_at = run.go(steps, record, watch)
     finally:
         record.close()
-    return Outcome(velocities, 0 if state is None else state.step, run.rebuilds)
+    return Outcome(velocities, 0 if state is None else state.step, run.rebuilds, stopped_at)
 
 
 def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: str) -> MCGMCalculator:
@@ -140,7 +151,9 @@ class _Run:
         settings: Settings,
         inputs: dict[str, Any],
         state: State | None,
+        largest_spread: float,
     ) -> None:
+        self.largest_spread = largest_spread
         self.atoms, self.calculator, self.chance = atoms, calculator, chance
         self.settings, self.inputs = settings, inputs
         self.earlier = 0 if state is None else state.rebuilds - calculator.rebuilds
@@ -154,22 +167,31 @@ class _Run:
         """Searches of neighbours, those of earlier processes included."""
         return self.earlier + self.calculator.rebuilds
 
-    def go(self, steps: int, record: Record, watch: Watch) -> None:
-        """All steps that are left."""
+    def go(self, steps: int, record: Record, watch: Watch) -> int | None:
+        """All steps that are left; the step at which the spread was too large, if it was."""
         begun_at = self.integrator.nsteps
         try:
             for _ in self.integrator.irun(steps - begun_at):
                 step = self.integrator.nsteps
                 self._note_search()
-                wanted = step % self.settings.every == 0 or step == steps
+                too_far = (self._force_spread() or 0.0) > self.largest_spread
+                wanted = step % self.settings.every == 0 or step == steps or too_far
                 if wanted and (step > begun_at or step == 0):
                     row = self._row(step)
                     record.write(self.atoms, row, self._state(step))
                     watch(step, row)
+                if too_far:
+                    return step
         except StructureError as error:
             raise StructureError(
                 f"after {self.integrator.nsteps} steps: {error} The frames until then are kept."
             ) from error
+        return None
+
+    def _force_spread(self) -> float | None:
+        """The largest of any atom, eV/Å; `None` for a single network."""
+        spread = self.calculator.results.get("forces_spread")
+        return None if spread is None else float(np.linalg.norm(spread, axis=1).max())
 
     def _note_search(self) -> None:
         if self.calculator.rebuilds != self.searches:
@@ -183,7 +205,8 @@ class _Run:
                 f"the time step of {self.settings.timestep_fs:g} fs short enough?"
             )
         time_fs = step * self.settings.timestep_fs
-        return Row(time_fs, potential, kinetic, potential + kinetic, float(self.atoms.get_temperature()))
+        temperature, spread = float(self.atoms.get_temperature()), self.calculator.results.get("energy_spread")
+        return Row(time_fs, potential, kinetic, potential + kinetic, temperature, spread, self._force_spread())
 
     def _state(self, step: int) -> State:
         return State(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mcgm.domain import Domain
 from mcgm.dynamics.record import LOG, TRAJECTORY, read_log
 from mcgm.dynamics.run import Outcome
 from mcgm.dynamics.settings import THERMOSTATS, Settings
@@ -24,7 +25,7 @@ def drift(time_fs: np.ndarray, total_eV: np.ndarray, n_atoms: int) -> float | No
     return float(1000 * (time_ps @ (total_eV - total_eV.mean())) / (time_ps @ time_ps) / n_atoms)
 
 
-def summarize(folder: Path, outcome: Outcome, settings: Settings, n_atoms: int) -> str:
+def summarize(folder: Path, outcome: Outcome, settings: Settings, n_atoms: int, *, domain: Domain | None = None) -> str:
     """The paragraph; it and the figure are written to the folder.
 
     Where matplotlib is not installed, the paragraph says so in place of the figure.
@@ -52,11 +53,24 @@ def summarize(folder: Path, outcome: Outcome, settings: Settings, n_atoms: int) 
         f"{n_atoms} atoms, {time[-1] / 1000:g} ps in steps of {settings.timestep_fs:g} fs, velocities "
         f"{outcome.velocities}. {energy} Mean temperature {temperature.mean():.1f} K, of the second half {late:.1f} K "
         f"(kinetic energy over 3 N / 2 k). Neighbours were searched {outcome.rebuilds} times. "
+        f"{_spread(log, n_atoms, domain)}"
         f"{folder}: {TRAJECTORY}, {LOG}{f', {FIGURE}.' if has_figure else no_figure}"
     )
     with replacing(folder / SUMMARY) as path:
         path.write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def _spread(log: dict[str, np.ndarray], n_atoms: int, domain: Domain | None) -> str:
+    """A sentence on how far the members of a committee differed; empty for a single network."""
+    if "force_spread_eV_per_A" not in log:
+        return ""
+    forces = log["force_spread_eV_per_A"]
+    text = f"Members differ by up to {forces.max():.2g} eV/Å in the force on an atom"
+    if domain is None:
+        return f"{text}. "
+    outside = int(domain.is_left(log["energy_spread_eV"] / n_atoms, forces).sum())
+    return f"{text}; {outside} of {len(forces)} frames are out of domain: {domain}. "
 
 
 def _draw(path: Path, log: dict[str, np.ndarray]) -> None:

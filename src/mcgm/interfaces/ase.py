@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 
 INFO_KEYS = ("charge", "spin")
 
+_log = logging.getLogger("mcgm")
+
 
 class MCGMCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
@@ -33,6 +36,9 @@ class MCGMCalculator(Calculator):
     charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global
     torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied. A symmetry that the
     potential does not promise is a warning.
+
+    A committee also gives `energy_spread` (eV), `forces_spread` (eV/Å), and `out_of_domain`, whether its members differ
+    by more than usual; the first structure of which that is true is logged as a warning.
 
     Args:
         potential: a potential, or the path of its file.
@@ -75,6 +81,7 @@ class MCGMCalculator(Calculator):
             potential, device=device, dtype=dtype, clusters=clusters, allow_discontinuous=allow_discontinuous
         )
         self._neighbors = KeptNeighbors(self.potential.cutoff, skin)
+        self._has_warned = False
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, charge and spin in `atoms.info` included."""
@@ -121,6 +128,23 @@ class MCGMCalculator(Calculator):
             self.results["electrostatic_energy"] = float(prediction.electrostatic_energy[0])
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
+        self.results |= self._spread(prediction, structure)
+
+    def _spread(self, prediction: Prediction, structure: Structure) -> dict[str, Any]:
+        """What a committee says of itself."""
+        if prediction.energy_spread is None or prediction.forces_spread is None:
+            return {}
+        spread = {
+            "energy_spread": float(prediction.energy_spread[0]),
+            "forces_spread": _array(prediction.forces_spread),
+        }
+        if prediction.out_of_domain is None:
+            return spread
+        outside = bool(prediction.out_of_domain[0])
+        if outside and not self._has_warned:
+            _log.warning("calculator: %s is out of domain: %s.", structure, self.potential.domain)
+            self._has_warned = True
+        return spread | {"out_of_domain": outside}
 
     def _try(self, structure: Structure) -> None:
         """Energy and forces of another structure, which nothing is kept of."""

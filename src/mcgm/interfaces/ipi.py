@@ -34,7 +34,8 @@ class MCGMDriver(Dummy_driver):
     """A driver of i-PI, which sends cells and positions and gets energies, forces and virials, all in atomic units.
 
     i-PI's own size of an Å and an eV (seven digits) is used, so that what it prints in these units is exact; the force
-    is the slope of the energy. A potential with charges also sends `charges` (e) and `dipole` (e bohr) as extras.
+    is the slope of the energy. A potential with charges also sends `charges` (e) and `dipole` (e bohr) as extras, a
+    committee `energy_spread`, `forces_spread` (atomic units) and `out_of_domain`.
 
     Args:
         template: file that ASE reads: elements in i-PI's order, periodic axes, charge and spin in `info`.
@@ -89,9 +90,16 @@ class MCGMDriver(Dummy_driver):
 
     def _extras(self, angstrom: float) -> str:
         results = self.calculator.results
-        if "charges" not in results:
-            return ""
-        return json.dumps({"charges": results["charges"].tolist(), "dipole": (results["dipole"] * angstrom).tolist()})
+        extras: dict[str, Any] = {}
+        if "charges" in results:
+            extras |= {"charges": results["charges"].tolist(), "dipole": (results["dipole"] * angstrom).tolist()}
+        if "energy_spread" in results:
+            electronvolt = self._units.unit_to_internal("energy", "electronvolt", 1.0)
+            extras["energy_spread"] = results["energy_spread"] * electronvolt
+            extras["forces_spread"] = (results["forces_spread"] * (electronvolt / angstrom)).tolist()
+        if "out_of_domain" in results:
+            extras["out_of_domain"] = results["out_of_domain"]
+        return json.dumps(extras) if extras else ""
 
 
 def _template(path: str | Path) -> Any:

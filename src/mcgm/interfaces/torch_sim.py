@@ -94,7 +94,10 @@ class MCGMModel(ModelInterface):
         self._compute_forces = value
 
     def forward(self, state: Any, **options: Any) -> dict[str, Tensor]:
-        """`energy` (system), `forces` (atom, 3) and `stress` (system, 3, 3), detached; the state is only read."""
+        """`energy` (system), `forces` (atom, 3) and `stress` (system, 3, 3), detached; the state is only read.
+
+        Of a committee also `energy_spread` (system), `forces_spread` (atom, 3) and `out_of_domain` (system).
+        """
         structures = _structures(state)
         lattice = all(structure.volume > 0 for structure in structures)
         # Inside a caller's inference mode no forces could be differentiated.
@@ -103,9 +106,15 @@ class MCGMModel(ModelInterface):
             prediction = self.clusters.predict(batch, stress=lattice and self._compute_stress, name="torch-sim state")
         kind = state.positions.dtype
         outputs = {"energy": prediction.energy.to(kind)}
+        if prediction.energy_spread is not None:
+            outputs["energy_spread"] = prediction.energy_spread.to(kind)
+        if prediction.out_of_domain is not None:
+            outputs["out_of_domain"] = prediction.out_of_domain
         if self._compute_forces:
             assert prediction.forces is not None
             outputs["forces"] = prediction.forces.to(kind)
+            if prediction.forces_spread is not None:
+                outputs["forces_spread"] = prediction.forces_spread.to(kind)
         if self._compute_stress:
             stress = prediction.stress
             outputs["stress"] = (

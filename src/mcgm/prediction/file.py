@@ -22,10 +22,11 @@ Watch = Callable[[int, list[Predicted]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Structures in the output, and how many of them another process had done before."""
+    """Structures in the output, how many of them another process had done before, and how many are out of domain."""
 
     structures: int
     resumed_at: int
+    out_of_domain: int
 
 
 def predict_file(
@@ -79,7 +80,7 @@ def predict_file(
                 unfinished.discard()
             raise
         unfinished.finish()
-        return Outcome(unfinished.journal.done, begun)
+        return Outcome(unfinished.journal.done, begun, unfinished.journal.out_of_domain)
 
 
 def require_writable(output: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ase.io.extxyz import write_xyz
 
-from mcgm.data.columns import PER_ATOM, PER_STRUCTURE, is_needed
+from mcgm.data.columns import DEFAULTS, PER_ATOM, PER_STRUCTURE, is_needed
 from mcgm.errors import DataError
 from mcgm.prediction.stream import Predicted
 
@@ -90,7 +90,12 @@ STRUCTURE_COLUMNS: Mapping[str, tuple[type, tuple[int, ...]]] = MappingProxyType
         **PER_STRUCTURE,
         "cluster_energy": (np.float64, ()),
         "electrostatic_energy": (np.float64, ()),
+        "energy_spread": (np.float64, ()),
+        "out_of_domain": (np.bool_, ()),
     }
+)
+ATOM_COLUMNS: Mapping[str, tuple[type, tuple[int, ...]]] = MappingProxyType(
+    {**PER_ATOM, "forces_spread": (np.float64, (3,))}
 )
 TEXT_COLUMNS = MappingProxyType({"name": "name", "group": "cid"})
 """Text of a structure -> array in the file."""
@@ -100,7 +105,7 @@ class NpzSink(Sink):
     """Flat arrays and `n_atoms`, as the preset "npz" reads them; columns that say nothing are left out."""
 
     def __init__(self, folder: Path, state: Mapping[str, Any], lengths: Mapping[str, int]) -> None:
-        super().__init__(folder, [*PER_ATOM, *STRUCTURE_COLUMNS, *TEXT_COLUMNS], lengths)
+        super().__init__(folder, [*ATOM_COLUMNS, *STRUCTURE_COLUMNS, *TEXT_COLUMNS], lengths)
         self.needed = set(state.get("needed", ("n_atoms", "numbers", "positions")))
         self.longest = dict(state.get("longest", dict.fromkeys(TEXT_COLUMNS, 1)))
 
@@ -111,19 +116,23 @@ class NpzSink(Sink):
 
     def append(self, items: Sequence[Predicted]) -> None:
         """See the base class."""
-        for key, (dtype, axes) in PER_ATOM.items():
-            parts = [_or_nan(getattr(s.structure, key), (len(s.structure), *axes)) for s in items]
-            self._add(key, np.concatenate(parts).astype(dtype))
-        for key, (kind, shape) in STRUCTURE_COLUMNS.items():
-            values = [_or_nan(_value(item, key), shape) for item in items]
-            self._add(key, np.array(values).astype(kind))
+        for key, (dtype, axes) in ATOM_COLUMNS.items():
+            values = [_of_atoms(item, key) for item in items]
+            sizes = [len(item.structure) for item in items]
+            parts = [_or_absent(value, dtype, (n, *axes)) for value, n in zip(values, sizes, strict=True)]
+            self._add(key, np.concatenate(parts).astype(dtype), values)
+        for key, (dtype, axes) in STRUCTURE_COLUMNS.items():
+            values = [_value(item, key) for item in items]
+            column = np.array([_or_absent(value, dtype, axes) for value in values])
+            self._add(key, column.astype(dtype), values)
         for key in TEXT_COLUMNS:
             texts = [getattr(item.structure, key) for item in items]
             self.longest[key] = max(self.longest[key], *map(len, texts))
             self.files[key].write("".join(json.dumps(text) + "\n" for text in texts).encode())
 
-    def _add(self, key: str, column: np.ndarray) -> None:
-        if key not in self.needed and is_needed(key, column):
+    def _add(self, key: str, column: np.ndarray, values: Sequence[Any]) -> None:
+        says_something = is_needed(key, column) if key in DEFAULTS else any(value is not None for value in values)
+        if says_something:
             self.needed.add(key)
         self.files[key].write(np.ascontiguousarray(column).tobytes())
 
@@ -132,7 +141,7 @@ class NpzSink(Sink):
         self.close()
         path = self.folder / WHOLE
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            columns: dict[str, tuple[Any, tuple[int, ...]]] = {**PER_ATOM, **STRUCTURE_COLUMNS}
+            columns: dict[str, tuple[Any, tuple[int, ...]]] = {**ATOM_COLUMNS, **STRUCTURE_COLUMNS}
             for key in [key for key in columns if key in self.needed]:
                 self._pack(archive, key, np.dtype(columns[key][0]), columns[key][1])
             for key, name in TEXT_COLUMNS.items():
@@ -180,8 +189,12 @@ def _value(item: Predicted, key: str) -> Any:
     return item.parts.get(key) if key not in PER_STRUCTURE else getattr(item.structure, key)
 
 
-def _or_nan(value: Any, shape: tuple[int, ...]) -> Any:
-    return np.full(shape, np.nan) if value is None else value
+def _of_atoms(item: Predicted, key: str) -> Any:
+    return getattr(item.structure, key) if key in PER_ATOM else item.per_atom.get(key)
+
+
+def _or_absent(value: Any, dtype: type, shape: tuple[int, ...]) -> Any:
+    return np.full(shape, False if dtype is np.bool_ else np.nan) if value is None else value
 
 
 def _member(archive: zipfile.ZipFile, name: str, kind: np.dtype, shape: tuple[int, ...]) -> Any:

@@ -26,11 +26,12 @@ class Predicted:
     """A structure with predicted energy (eV), forces (eV/Å) and, where there are any, stress, charges and dipole.
 
     `parts` are further numbers of the structure: `cluster_energy` is the part of the energy that long-range nodes hold,
-    `electrostatic_energy` that of charges, eV.
+    `electrostatic_energy` that of charges, eV. Of a committee also `energy_spread` (eV), `out_of_domain` and, in
+    `per_atom`, `forces_spread` (eV/Å).
     """
 
     structure: Structure
-    parts: Mapping[str, float]
+    parts: Mapping[str, float | bool]
     per_atom: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def to_atoms(self) -> Atoms:
@@ -128,6 +129,10 @@ class _Numbers:
         self.parts = {"cluster_energy": _array(prediction.cluster_energy)}
         if self.charges is not None:
             self.parts["electrostatic_energy"] = _array(prediction.electrostatic_energy)
+        if prediction.energy_spread is not None:
+            self.parts["energy_spread"] = _array(prediction.energy_spread)
+        self.forces_spread = None if prediction.forces_spread is None else _array(prediction.forces_spread)
+        self.outside = None if prediction.out_of_domain is None else prediction.out_of_domain.cpu().numpy()
 
     def of(self, k: int, structure: Structure, atoms: slice) -> Predicted:
         """Structure k, whose atoms are these."""
@@ -141,7 +146,11 @@ class _Numbers:
             charges=None if self.charges is None else self.charges[atoms],
             dipole=None if self.dipole is None else self.dipole[k],
         )
-        return Predicted(labelled, {name: float(values[k]) for name, values in self.parts.items()})
+        parts: dict[str, float | bool] = {name: float(values[k]) for name, values in self.parts.items()}
+        if self.outside is not None:
+            parts["out_of_domain"] = bool(self.outside[k])
+        per_atom = {} if self.forces_spread is None else {"forces_spread": self.forces_spread[atoms]}
+        return Predicted(labelled, parts, per_atom)
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -37,7 +37,8 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Journal:
-    """Structures that are finished, the lengths of the files then, and all that the next batch depends on.
+    """Structures that are finished, and how many of them are out of domain; the lengths of the files then, and all
+    that the next batch depends on.
 
     `inputs` says what was asked for, so that nothing else is gone on with; `limit` is the number of atoms that was
     found to fit into memory; `complete` that only the output's name was missing.
@@ -45,6 +46,7 @@ class Journal:
 
     inputs: dict[str, Any]
     done: int = 0
+    out_of_domain: int = 0
     lengths: dict[str, int] = field(default_factory=dict)
     sink: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
@@ -152,7 +154,9 @@ class Unfinished:
         try:
             self.between_batches = False
             self.sink.append(items)
-            self.journal = replace(self.journal, done=self.journal.done + len(items), limit=limit)
+            done = self.journal.done + len(items)
+            outside = self.journal.out_of_domain + sum(bool(item.parts.get("out_of_domain")) for item in items)
+            self.journal = replace(self.journal, done=done, out_of_domain=outside, limit=limit)
             self.between_batches = True
             if time.monotonic() - self.saved >= SAVE_EVERY:
                 self.save()

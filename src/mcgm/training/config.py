@@ -77,11 +77,13 @@ class StartConfig:
     """The saved model that a training starts with: a model file, or the folder of a training; `null`: fresh weights.
 
     Its backbone is kept; `model.long_range: saved` keeps its block too, another choice starts that block fresh.
-    `sha256` is the file's digest; it is filled in, and another file is refused.
+    `sha256` is the file's digest; it is filled in, and another file is refused. Of a committee, each member starts with
+    one of its own, `member` (from 0).
     """
 
     model: str | None = None
     sha256: str | None = None
+    member: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole recipe for `mcgm train`."""
+    """A whole recipe for `mcgm train`; several `seeds` train a committee of so many members."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    seeds: int = 1
     output: str = "runs/latest"
 
 

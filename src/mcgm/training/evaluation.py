@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,27 @@ from mcgm.training.batches import Collate, EvaluationSampler, LabelledBatch
 from mcgm.training.gradients import named
 from mcgm.training.metrics import ErrorSums, not_finite
 from mcgm.training.parts import Portion, in_parts, predicted
+from mcgm.training.spread import SpreadQuality, Spreads
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Errors, and every label with its prediction."""
+    """Errors, every label with its prediction, and the spread of these where a committee has made them."""
 
     metrics: Metrics
     predictions: Predictions
+    spreads: Spreads | None = None
+
+    @property
+    def quality(self) -> SpreadQuality | None:
+        """How spread and error go together."""
+        return None if self.spreads is None else SpreadQuality.of(self.predictions, self.spreads)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Errors, and the quality of the spread where there is one, as plain values."""
+        quality = self.quality
+        return vars(self.metrics) | ({} if quality is None else {"spread": vars(quality)})
 
 
 Chosen = Iterable[Sequence[int]]
@@ -63,7 +77,7 @@ def evaluate(
     was_training = potential.training
     potential.eval()
     sums = ErrorSums()
-    energies, predicted_forces, true_forces = [], [], []
+    energies, predicted_forces, true_forces, spreads = [], [], [], []
     names: list[str] = []
     wrong: list[str] = []
     chosen = watch(list(EvaluationSampler(dataset.sizes)))
@@ -73,6 +87,7 @@ def evaluate(
         wrong.extend(not_finite(prediction, data))
         energies.append(prediction.energy.double().cpu().numpy())
         names.extend(data.names)
+        spreads.append(Spreads.of(prediction))
         if prediction.forces is not None:
             predicted_forces.append(prediction.forces.float().cpu().numpy())
             true_forces.append(data.forces.float().cpu().numpy())
@@ -89,7 +104,7 @@ def evaluate(
         forces_predicted=np.concatenate(predicted_forces) if complete else None,
         baseline=_baseline(potential, dataset),
     )
-    return Evaluation(sums.metrics(), predictions)
+    return Evaluation(sums.metrics(), predictions, Spreads.joined(spreads))
 
 
 def _predicted(

@@ -51,7 +51,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: 
     """Train, writing into a folder: `model.safetensors` (best averaged weights), `metrics.csv`, `last.ckpt`, recipe.
 
     With `resume` it goes on from the last checkpoint, with the same result as if it had never stopped; without, the
-    folder must not hold a training.
+    folder must not hold a training. Several `seeds` make a committee, see `mcgm.training.committee`.
 
     Raises:
         CheckpointError: the checkpoint to go on from is damaged.
@@ -60,6 +60,21 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: 
         TrainingError: the loss is not finite.
         TooLargeError: a structure does not fit into memory, even alone.
     """
+    from mcgm.training.committee import MEMBERS, train_committee
+
+    if config.seeds < 1:
+        raise ConfigError(f"seeds is {config.seeds}; required: 1, or the number of members of a committee.")
+    if config.seeds > 1:
+        return train_committee(config, output, resume=resume, reporter=reporter)
+    if (output / MEMBERS).exists():
+        raise ConfigError(f"{output}: holds the training of a committee. Give its --seeds, or use another -o.")
+    return train_alone(config, output, resume=resume, reporter=reporter)
+
+
+def train_alone(
+    config: TrainConfig, output: Path, *, resume: bool = False, reporter: Reporter | None = None
+) -> Trained:
+    """Train one network, whatever `seeds` says; see `train`."""
     keep_freed_memory()
     checkpoint = _start(config, output, resume=resume)
     parts = open_parts(config.data)
@@ -122,16 +137,25 @@ def _logger(settings: TrainingConfig, output: Path) -> Any:
 def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     """Write the recipe; the checkpoint to go on from, if any."""
     checkpoint, recipe = output / "last.ckpt", output / "recipe.json"
-    content = as_plain(config)
     if resume and recipe.exists():
-        earlier = as_plain(to_config(json.loads(recipe.read_text(encoding="utf-8")), TrainConfig, source=str(recipe)))
-        for section in ("data", "model", "start"):
-            if earlier[section] != content[section]:
-                raise ConfigError(f"{output}: its training has other settings in {section!r}. Use another -o.")
+        require_same_settings(config, recipe)
     elif checkpoint.exists():
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
-    write_whole(recipe, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
     return checkpoint if resume and checkpoint.exists() else None
+
+
+def require_same_settings(config: TrainConfig, recipe: Path) -> None:
+    """Refuse to go on with another training than the one whose recipe this is.
+
+    Raises:
+        ConfigError: other data, another model, or another one to start from.
+    """
+    content = as_plain(config)
+    earlier = as_plain(to_config(json.loads(recipe.read_text(encoding="utf-8")), TrainConfig, source=str(recipe)))
+    for section in ("data", "model", "start"):
+        if earlier[section] != content[section]:
+            raise ConfigError(f"{recipe.parent}: its training has other settings in {section!r}. Use another -o.")
 
 
 @contextmanager
@@ -155,7 +179,7 @@ def final_metrics(trained: Trained, output: Path) -> dict[str, Evaluation]:
     """Errors of the finished model on validation and test part, also written to `metrics.json`."""
     parts = {"val": trained.parts.val, "test": trained.parts.test}
     found = {name: evaluate(trained.potential, part) for name, part in parts.items() if len(part)}
-    values = {name: vars(evaluation.metrics) for name, evaluation in found.items()}
+    values = {name: evaluation.plain for name, evaluation in found.items()}
     write_whole(output / "metrics.json", (json.dumps(values, indent=1) + "\n").encode())
     return found
 

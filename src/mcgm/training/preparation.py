@@ -13,7 +13,6 @@ import torch
 
 from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
-from mcgm.checkpoint import load
 from mcgm.data import Dataset, Labels
 from mcgm.data.labels import declared
 from mcgm.data.readers import matching, reader_of
@@ -25,7 +24,7 @@ from mcgm.long_range import LongRangeSpec
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
 from mcgm.training.config import DataConfig, SplitConfig, TrainConfig
-from mcgm.training.start import SAVED, all_elements, freeze, identified, refit, with_saved_weights
+from mcgm.training.start import SAVED, all_elements, freeze, refit, saved_network, with_saved_weights
 
 SCALE_FROM = 2000
 """structures that the scale is estimated from."""
@@ -137,7 +136,7 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
     if not started:
         potential = _fresh(config, parts, fit)
     else:
-        potential = _started(config, parts, load(identified(config.start)[0]))
+        potential = _started(config, parts, saved_network(config.start))
         refit(potential, fit.dataset(parts.train, parts.everything), fit)
     _require_labels(config, potential, parts.train)
     freeze(potential, config.training, started=started)
@@ -155,7 +154,7 @@ def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPoten
     return potential
 
 
-def _started(config: TrainConfig, parts: Parts, saved: Potential) -> NetworkPotential:
+def _started(config: TrainConfig, parts: Parts, saved: NetworkPotential) -> NetworkPotential:
     block = saved.specification if config.model.long_range == SAVED else config.model.long_range
     elements = all_elements(saved, parts.everything.elements)
     return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from rich.console import Console
@@ -21,6 +21,12 @@ class State:
     energy_mae_mev: float
     force_mae_mev_per_A: float | None
     seconds: float
+    member: str = ""
+
+    @property
+    def where(self) -> str:
+        """Member, if there are several, and epoch."""
+        return f"{self.member} · epoch {self.epoch}" if self.member else f"epoch {self.epoch}"
 
     @property
     def errors(self) -> str:
@@ -58,13 +64,13 @@ class BarReporter:
 
     def step(self, state: State) -> None:
         """See `Reporter`."""
-        text = f"epoch {state.epoch} · train {state.errors}{self.validated}"
+        text = f"{state.where} · train {state.errors}{self.validated}"
         self.progress.update(self.task, completed=state.step, total=state.total_steps, description=text)
 
     def epoch(self, state: State) -> None:
         """See `Reporter`."""
         self.validated = f" · val {state.errors}"
-        self.progress.update(self.task, description=f"epoch {state.epoch}{self.validated}")
+        self.progress.update(self.task, description=f"{state.where}{self.validated}")
 
     def close(self) -> None:
         """See `Reporter`."""
@@ -85,7 +91,7 @@ class LineReporter:
 
     def epoch(self, state: State) -> None:
         """See `Reporter`."""
-        text = f"epoch {state.epoch}  step {state.step}/{state.total_steps}  val {state.errors}  {state.seconds:.0f} s"
+        text = f"{state.where}  step {state.step}/{state.total_steps}  val {state.errors}  {state.seconds:.0f} s"
         self.console.print(text, highlight=False)
 
     def close(self) -> None:
@@ -106,6 +112,26 @@ class JsonReporter:
         """See `Reporter`."""
         sys.stdout.write(json.dumps(asdict(state)) + "\n")
         sys.stdout.flush()
+
+    def close(self) -> None:
+        """See `Reporter`."""
+        return None
+
+
+class MemberReporter:
+    """Passes on what one member of a committee says; the committee closes the reporter."""
+
+    def __init__(self, reporter: Reporter, name: str) -> None:
+        self.reporter, self.name = reporter, name
+        self.wants_steps = reporter.wants_steps
+
+    def step(self, state: State) -> None:
+        """See `Reporter`."""
+        self.reporter.step(replace(state, member=self.name))
+
+    def epoch(self, state: State) -> None:
+        """See `Reporter`."""
+        self.reporter.epoch(replace(state, member=self.name))
 
     def close(self) -> None:
         """See `Reporter`."""

@@ -13,6 +13,7 @@ import torch
 from ase.data import chemical_symbols
 
 from mcgm.checkpoint import load, read_header
+from mcgm.committee import Committee
 from mcgm.data import Dataset
 from mcgm.data.references import ElementReferences, ReferenceFit, refit_references
 from mcgm.errors import CheckpointError, ConfigError
@@ -61,11 +62,16 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
     proposed = {"long_range": SAVED} | {key: earlier[key] for key in REFERENCES if key in earlier}
     others = {key: value for key, value in given.items() if key not in NETWORK}
     precision = str(saved.dtype).removeprefix("torch.")
-    return dict(content) | {
-        "model": proposed | others | decided,
-        "training": {"precision": precision} | dict(content.get("training") or {}),
-        "start": {"model": str(path), "sha256": digest},
-    }
+    seeds = {"seeds": len(saved.members)} if isinstance(saved, Committee) else {}
+    return (
+        seeds
+        | dict(content)
+        | {
+            "model": proposed | others | decided,
+            "training": {"precision": precision} | dict(content.get("training") or {}),
+            "start": {"model": str(path), "sha256": digest},
+        }
+    )
 
 
 def identified(start: StartConfig) -> tuple[Path, str]:
@@ -88,6 +94,26 @@ def identified(start: StartConfig) -> tuple[Path, str]:
             "this training starts from: bring that one back, or leave start.sha256 out and use another -o."
         )
     return path, digest
+
+
+def saved_network(start: StartConfig) -> NetworkPotential:
+    """The network in the file that a training starts with.
+
+    Raises:
+        CheckpointError: no model file.
+        ConfigError: another file than the recipe says, or a committee without a word about which member.
+    """
+    path, _ = identified(start)
+    saved = load(path)
+    if isinstance(saved, Committee):
+        if start.member is None:
+            raise ConfigError(
+                f"start.model: {path} is a committee of {len(saved.members)}; required: --seeds {len(saved.members)}, "
+                "to go on with all members, or the file of one of them (members/seed-.../model.safetensors)."
+            )
+        return saved.members[start.member]
+    assert isinstance(saved, NetworkPotential)
+    return saved
 
 
 def _require_same(saved: Potential, decided: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -121,7 +147,7 @@ def require_same_network(wanted: Potential, saved: Potential) -> None:
             )
 
 
-def with_saved_weights(fresh: NetworkPotential, saved: Potential) -> NetworkPotential:
+def with_saved_weights(fresh: NetworkPotential, saved: NetworkPotential) -> NetworkPotential:
     """The fresh potential with the weights, scale and references of the saved one, wherever it has such a part.
 
     A long-range block of another kind stays fresh; so does what belongs to elements that the saved one does not know.
