@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from mcgm import load
 from mcgm.errors import DataError, MCGMError, TrainingError
-from mcgm.potential import Potential
+from mcgm.potential import NetworkPotential
 from mcgm.training.config import TrainConfig
 from mcgm.training.evaluation import evaluate
 from mcgm.training.fit import train
@@ -99,7 +99,7 @@ def test_structure_whose_loss_overflows_is_named_alone(small_recipe, tmp_path, m
 
 def test_gradient_that_is_not_finite_stops_with_a_finite_loss(small_recipe, tmp_path, monkeypatch):
     """A square root of zero: its value is fine, its derivative is not."""
-    original = Potential.energies
+    original = NetworkPotential.energies
 
     def rooted(self, batch, **options):
         found = original(self, batch, **options)
@@ -109,7 +109,7 @@ def test_gradient_that_is_not_finite_stops_with_a_finite_loss(small_recipe, tmp_
         object.__setattr__(found, "energy", found.energy + zero * which)
         return found
 
-    monkeypatch.setattr(Potential, "energies", rooted)
+    monkeypatch.setattr(NetworkPotential, "energies", rooted)
     with pytest.raises(TrainingError, match="step 0: gradient of"):
         train(configured(small_recipe), tmp_path)
 
