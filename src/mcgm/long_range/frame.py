@@ -17,8 +17,8 @@ from torch import Tensor
 WIDTH = {torch.float64: 1e-8, torch.float32: 1e-3}
 """Gap between eigenvalues, relative to their sum, below which the axes between them no longer turn with the atoms."""
 
-SWEEPS = 6
-"""Rounds of rotations; a symmetric 3 x 3 matrix is diagonal to working precision after five at most."""
+SWEEPS = {torch.float64: 5, torch.float32: 4}
+"""Rounds of rotations that make a symmetric 3 x 3 matrix diagonal to working precision, whatever it is."""
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
 
@@ -89,27 +89,30 @@ class Eigenvectors(torch.autograd.Function):
 def jacobi(
     matrix: Float[Tensor, "structure 3 3"],
 ) -> tuple[Float[Tensor, "structure 3"], Float[Tensor, "structure 3 3"]]:
-    """Eigenvalues and eigenvectors (columns), unordered, by cyclic rotations.
+    """Eigenvalues and eigenvectors (columns), unordered, by cyclic rotations of at most 45 degrees.
 
     Source: Golub and Van Loan, Matrix Computations, section 8.5.
     """
-    vectors = torch.eye(3, dtype=matrix.dtype, device=matrix.device).repeat(len(matrix), 1, 1)
+    unit = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    vectors = unit.expand_as(matrix)
     rounding = 8 * torch.finfo(matrix.dtype).eps * matrix.diagonal(dim1=1, dim2=2).sum(1)
-    for _ in range(SWEEPS):
-        for p, q in PAIRS:
+    planes = [(unit[:, [p, q]] @ unit[[p, q]], _turn(unit, p, q)) for p, q in PAIRS]
+    for _ in range(SWEEPS[matrix.dtype]):
+        for (p, q), (plane, turn) in zip(PAIRS, planes, strict=True):
             off = matrix[:, p, q]
-            turns = off.abs() > rounding
-            ratio = (matrix[:, q, q] - matrix[:, p, p]) / torch.where(turns, 2 * off, 1.0)
-            sign = torch.where(ratio < 0, -1.0, 1.0)
-            tangent = torch.where(turns, sign / (ratio.abs() + torch.sqrt(1 + ratio.square())), 0.0)
-            cosine = torch.rsqrt(1 + tangent.square())
-            sine = tangent * cosine
-            rotation = torch.eye(3, dtype=matrix.dtype, device=matrix.device).repeat(len(matrix), 1, 1)
-            rotation[:, p, p] = rotation[:, q, q] = cosine
-            rotation[:, p, q], rotation[:, q, p] = sine, -sine
+            difference = matrix[:, q, q] - matrix[:, p, p]
+            off = torch.where(off.abs() > rounding, off, 0.0)
+            angle = 0.5 * torch.atan2(torch.where(difference < 0, -2 * off, 2 * off), difference.abs())
+            cosine, sine = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+            rotation = unit + (cosine - 1) * plane + sine * turn
             matrix = rotation.mT @ matrix @ rotation
             vectors = vectors @ rotation
     return matrix.diagonal(dim1=1, dim2=2), vectors
+
+
+def _turn(unit: Float[Tensor, "3 3"], p: int, q: int) -> Float[Tensor, "3 3"]:
+    """1 at (p, q), -1 at (q, p)."""
+    return unit[:, [p]] * unit[[q]] - unit[:, [q]] * unit[[p]]
 
 
 FRAMES: dict[str, Frame] = {"principal": principal_axes, "laboratory": laboratory_axes}

@@ -1,0 +1,216 @@
+"""How do the blocks scale? Time and peak memory of index, energy and forces from 10 atoms to as many as fit.
+
+    python benchmarks/blocks_scaling.py [--seconds 2] [--gib 4] [--device cpu] [--blocks ewald ...]
+
+SchNet of size small, cutoff 5 Å, float32, one thread; zigzag chains of carbon (open) and boxes of water at its density
+(periodic). Time is that of the processor, which neighbours on the machine do not lengthen much. Every cell is a process
+of its own, whose peak memory is what it needs beyond the batch; finished cells are kept in the folder, so that the same
+command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import molecule
+from scipy.spatial.transform import Rotation
+from side_by_side import RESULTS, store
+
+from mcgm import Batch, Structure, build
+from mcgm.files import replacing
+from mcgm.long_range import BLOCKS
+
+CUTOFF = 5.0
+SIZES = {
+    "chain": (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
+    "water": (24, 81, 192, 648, 2187, 6591, 20_577, 59_049),
+}
+SPACING = 3.104
+"""Å between water molecules at 1 g/cm³."""
+
+ASYMPTOTIC = 300
+"""Atoms from which exponents are fitted."""
+
+ENOUGH = 1.0
+"""Seconds of repetitions after which the least one counts."""
+
+
+def chain(atoms: int) -> Structure:
+    """Carbon atoms 1.3 Å apart in a zigzag."""
+    step = np.arange(atoms)
+    positions = np.stack([1.2 * step, 0.25 * (-1.0) ** step, np.zeros(atoms)], axis=1)
+    return Structure(numbers=np.full(atoms, 6), positions=positions, name=f"chain of {atoms}")
+
+
+def water(atoms: int) -> Structure:
+    """A cube of water molecules on a grid, each turned at random."""
+    edge = round((atoms / 3) ** (1 / 3))
+    turns = Rotation.random(edge**3, random_state=0)
+    one = molecule("H2O")
+    arms = one.positions - one.get_center_of_mass()
+    sites = SPACING * np.stack(np.meshgrid(*[np.arange(edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    positions = np.concatenate([site + turn.apply(arms) for site, turn in zip(sites, turns, strict=True)])
+    cell = np.eye(3) * SPACING * edge
+    return Structure.from_atoms(Atoms("OH2" * edge**3, positions=positions, cell=cell, pbc=True), name=f"water {atoms}")
+
+
+SYSTEMS = {"chain": chain, "water": water}
+
+
+def status(name: str) -> int:
+    """A field of /proc/self/status, bytes."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found is not None, f"/proc/self/status has no {name}: peak memory is measured on Linux only"
+    return 1024 * int(found[1])
+
+
+def measure(block: str, system: str, atoms: int, device: str, limit_s: float) -> dict[str, float]:
+    """Least time and peak memory of one cell, in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    potential = build(backbone="schnet", long_range=block, size="small", cutoff=CUTOFF).eval().to(device)
+    batch = Batch.from_structures([SYSTEMS[system](atoms)], cutoff=CUTOFF).to(device)
+    on_gpu = device != "cpu"
+
+    def call() -> float:
+        clock = time.perf_counter if on_gpu else time.process_time
+        start = clock()
+        potential(potential.index(batch), forces=True, stress=False)
+        if on_gpu:
+            torch.cuda.synchronize()
+        return clock() - start
+
+    if on_gpu:
+        before = torch.cuda.memory_allocated()
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        before = status("VmRSS")
+    seconds = [call()]
+    peak = torch.cuda.max_memory_allocated() if on_gpu else status("VmHWM")
+    while seconds[0] < limit_s and sum(seconds) < ENOUGH:
+        seconds.append(call())
+    return {"seconds": min(seconds[1:] or seconds), "MiB": (peak - before) / 2**20, "calls": len(seconds)}
+
+
+def child(pipe: Connection, gib: float, *cell: Any) -> None:
+    """Measure with a bound on memory, and send what came out, or why nothing did."""
+    import resource
+
+    if cell[3] == "cpu":
+        bound = status("VmData") + int(gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, resource.RLIM_INFINITY))
+    try:
+        pipe.send(measure(*cell))
+    except Exception as error:
+        # whatever stops a cell is its result
+        pipe.send({"stopped": f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"})
+
+
+def cell(folder: Path, block: str, system: str, atoms: int, options: argparse.Namespace) -> dict[str, Any]:
+    """A finished cell, or a new one in a process of its own."""
+    path = folder / f"{options.device}-{system}-{block}-{atoms}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    arguments = (theirs, options.gib, block, system, atoms, options.device, options.seconds)
+    process = multiprocessing.get_context("fork").Process(target=child, args=arguments)
+    process.start()
+    theirs.close()
+    try:
+        found = ours.recv()
+    except EOFError:
+        found = {"stopped": "killed by the system, for its memory most likely"}
+    process.join()
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(found), encoding="utf-8")
+    print(f"{system} {block} {atoms}: {found}", flush=True)
+    return found
+
+
+def series(folder: Path, block: str, system: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Sizes of one block until one takes too long or does not fit."""
+    record: dict[str, Any] = {"atoms": [], "seconds": [], "MiB": []}
+    for atoms in SIZES[system]:
+        found = cell(folder, block, system, atoms, options)
+        if "stopped" in found:
+            record["stopped"] = f"{atoms} atoms: {found['stopped']}"
+            break
+        for key, value in (("atoms", atoms), ("seconds", found["seconds"]), ("MiB", found["MiB"])):
+            record[key].append(float(f"{value:.4g}"))
+        if found["seconds"] > options.seconds:
+            record["stopped"] = f"a call took more than {options.seconds:g} s"
+            break
+    for what in ("seconds", "MiB"):
+        record[f"exponent of {what}"] = exponent(record["atoms"], record[what])
+    return record
+
+
+def exponent(atoms: list[float], values: list[float]) -> float | None:
+    """Slope in logarithms from `ASYMPTOTIC` atoms on, or of the last three sizes; `None` for fewer than three."""
+    pairs = [(n, v) for n, v in zip(atoms, values, strict=True) if v > 0]
+    large = [pair for pair in pairs if pair[0] >= ASYMPTOTIC]
+    large = large if len(large) >= 3 else pairs[-3:]
+    if len(large) < 3:
+        return None
+    return round(float(np.polyfit(*np.log(np.array(large)).T, 1)[0]), 2)
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Time and memory of all blocks over the number of atoms."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "mcgm"
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9.6, 7.2), sharex="col", layout="constrained")
+    colours = plt.get_cmap("tab20").colors
+    names = list(figures["chain"])
+    for column, system in enumerate(SYSTEMS):
+        for row, what in enumerate(("seconds", "MiB")):
+            for place, name in enumerate(names):
+                record = figures[system][name]
+                style = {"color": "black", "lw": 2.5} if name == "none" else {"color": colours[place % len(colours)]}
+                axes[row][column].loglog(record["atoms"], record[what], marker=".", label=name, **style)
+            axes[row][column].set(ylabel="s" if what == "seconds" else "MiB", xlabel="atoms" if row else None)
+        axes[0][column].set_title({"chain": "carbon chains", "water": "boxes of water"}[system])
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    """Every block, both systems."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="a block's sizes end after a call longer than this")
+    parser.add_argument("--gib", type=float, default=4.0, help="memory that a cell may have beyond the program's")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
+    parser.add_argument("--blocks", nargs="+", default=list(BLOCKS), choices=list(BLOCKS), metavar="NAME")
+    parser.add_argument("--folder", type=Path, default=Path("runs/blocks_scaling"), help="where finished cells are")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {
+        "question": f"index, energy and forces of one structure, SchNet small, cutoff {CUTOFF:g} Å, float32, "
+        f"one thread, {options.device}, processor time; sizes end after a call of {options.seconds:g} s or "
+        f"{options.gib:g} GiB; exponents from {ASYMPTOTIC} atoms on"
+    }
+    for system in SYSTEMS:
+        figures[system] = {block: series(options.folder, block, system, options) for block in options.blocks}
+    if set(options.blocks) == set(BLOCKS):
+        name = "blocks_scaling" if options.device == "cpu" else f"blocks_scaling_{options.device}"
+        draw(figures, RESULTS / f"{name}.svg")
+        store(name, figures)
+
+
+if __name__ == "__main__":
+    main()
