@@ -110,6 +110,32 @@ def supercells() -> str:
     return "\n".join([*lines, "", f"{figures['question']}, eV/atom. `{figures['provenance']['command']}`."])
 
 
+SHOWN = {"chain": ("carbon chain", 1000), "water": ("water", 648)}
+"""Systems of the scaling benchmark, and the number of atoms at which blocks are compared."""
+
+
+def scaling() -> str:
+    """Time and memory of every block at one size, and how they grow."""
+    record = json.loads((RESULTS / "blocks_scaling.json").read_text(encoding="utf-8"))
+    heads = [f"{name}, {atoms} atoms: ms | × local | MiB | time ~ Nᵃ | most atoms" for name, atoms in SHOWN.values()]
+    lines = ["| Block | " + " | ".join(heads) + " |", "|---|" + "---:|" * 5 * len(heads)]
+    for block in record["chain"]:
+        cells = []
+        for system, (_, atoms) in SHOWN.items():
+            one, local = record[system][block], record[system]["none"]
+            if atoms not in one["atoms"]:
+                cells += ["–", "–", "–", "–", f"{max(one['atoms']):,}"]
+                continue
+            seconds, alone = (r["seconds"][r["atoms"].index(atoms)] for r in (one, local))
+            power = one["exponent of seconds"]
+            mib = one["MiB"][one["atoms"].index(atoms)]
+            grows = "–" if power is None else f"{power:.2f}"
+            cells += [f"{1e3 * seconds:.0f}", f"{seconds / alone:.1f}", f"{mib:.0f}", grows, f"{max(one['atoms']):,}"]
+        lines.append(f"| `{block}` | " + " | ".join(cells) + " |")
+    question, command = record["question"], record["provenance"]["command"]
+    return "\n".join([*lines, "", f"{question[0].upper()}{question[1:]}. `{command}`."])
+
+
 LIBRARIES = {"torch_geometric": "PyTorch Geometric", "xnn": "xnn"}
 
 
@@ -163,6 +189,7 @@ def filled(text: str) -> str:
         "speed": speed,
         "backbones": backbones,
         "dissociation": dissociation,
+        "scaling": scaling,
         "supercells": supercells,
         "conservation": conservation.table,
         "suites": suite_results.sections,

@@ -32,6 +32,7 @@ from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.options import require_whole
 from mcgm.segments import segment_mean, take
 
 WIDER = 3
@@ -77,10 +78,10 @@ class RANGE(LongRangeSpec):
 
     def __post_init__(self) -> None:
         for key, least in (("nodes", 1), ("heads", 1), ("radial", 2), ("smallest", 1)):
-            _require_whole(key, getattr(self, key), least)
-        _require_whole("largest", self.largest, self.smallest + 1)
+            require_whole(key, getattr(self, key), least)
+        require_whole("largest", self.largest, self.smallest + 1)
         if self.node_channels is not None:
-            _require_whole("node_channels", self.node_channels, 1)
+            require_whole("node_channels", self.node_channels, 1)
             if self.node_channels % self.heads:
                 raise ConfigError(
                     f"node_channels is {self.node_channels}; required: a multiple of heads={self.heads}, as each head "
@@ -116,11 +117,6 @@ class RANGE(LongRangeSpec):
     def width(self, channels: int) -> int:
         """Channels of a master node for a backbone of this width."""
         return self.node_channels or self.heads * -(-WIDER * channels // self.heads)
-
-
-def _require_whole(key: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{key} is {value!r}; required: a whole number, at least {least}.")
 
 
 @dataclass(frozen=True, eq=False)
