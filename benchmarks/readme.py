@@ -122,15 +122,14 @@ def scaling() -> str:
     for block in record["chain"]:
         cells = []
         for system, (_, atoms) in SHOWN.items():
-            one, local = record[system][block], record[system]["none"]
+            one = record[system][block]
             if atoms not in one["atoms"]:
                 cells += ["–", "–", "–", "–", f"{max(one['atoms']):,}"]
                 continue
-            seconds, alone = (r["seconds"][r["atoms"].index(atoms)] for r in (one, local))
+            seconds, ratio, mib = (one[key][one["atoms"].index(atoms)] for key in ("seconds", "times local", "MiB"))
             power = one["exponent of seconds"]
-            mib = one["MiB"][one["atoms"].index(atoms)]
             grows = "–" if power is None else f"{power:.2f}"
-            cells += [f"{1e3 * seconds:.0f}", f"{seconds / alone:.1f}", f"{mib:.0f}", grows, f"{max(one['atoms']):,}"]
+            cells += [f"{1e3 * seconds:.0f}", f"{ratio:.1f}", f"{mib:.0f}", grows, f"{max(one['atoms']):,}"]
         lines.append(f"| `{block}` | " + " | ".join(cells) + " |")
     question, command = record["question"], record["provenance"]["command"]
     return "\n".join([*lines, "", f"{question[0].upper()}{question[1:]}. `{command}`."])
