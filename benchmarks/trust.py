@@ -122,7 +122,8 @@ def overview(records: list[dict[str, Any]]) -> str:
     for claim, (row, model) in sorted(nearest.items(), key=lambda item: item[1][0]["number"]):
         claim = claim.replace("|", "\\|")
         where = model if row["measured"] > 0 else "all"
-        lines.append(f"| {row['number']} | {claim} | {row['unit']} | {row['limit']:.0e} | {_cell(row)} | {where} |")
+        limit = _number(row["limit"], ".0e")
+        lines.append(f"| {row['number']} | {claim} | {row['unit']} | {limit} | {_cell(row)} | {where} |")
     return "\n".join(lines)
 
 
@@ -151,7 +152,9 @@ def table(records: dict[tuple[str, str], dict[str, Any]]) -> str:
     for precision in ("float64", "float32"):
         columns = [record[precision]["rows"] for record in records.values()]
         for rows in zip(*columns, strict=True):
-            limit = " or ".join(f"{each:.0e}" for each in sorted({r["limit"] for r in rows if r["limit"] is not None}))
+            limit = " or ".join(
+                _number(each, ".0e") for each in sorted({r["limit"] for r in rows if r["limit"] is not None})
+            )
             claim = rows[0]["claim"].replace("|", "\\|") + ("" if precision == "float64" else ", float32")
             cells = " | ".join(map(_cell, rows))
             lines.append(f"| {rows[0]['number']} | {claim} | {rows[0]['unit']} | {limit or '–'} | {cells} |")
@@ -159,12 +162,16 @@ def table(records: dict[tuple[str, str], dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n\n" + _conditions(first) + _notes(records)
 
 
+def _number(value: float, spelled: str) -> str:
+    return format(value, spelled) if value else "0"
+
+
 def _cell(row: dict[str, Any]) -> str:
     if row["verdict"] == "error":
         return "**error**"
     if row["measured"] is None:
         return "–"
-    figure = f"{float(row['measured']):.1e}"
+    figure = _number(float(row["measured"]), ".1e")
     return {"FAILED": f"**{figure}**", "reported": f"({figure})"}.get(row["verdict"], figure)
 
 
