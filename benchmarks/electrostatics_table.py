@@ -1,0 +1,91 @@
+"""The table of `docs/electrostatics.md`, from the stored results of `electrostatics.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from electrostatics_figure import PAIRS, read
+
+COLUMNS = {
+    "local": "local",
+    "mcgm": "MCGM",
+    "charges": "charges",
+    "mcgm_charges": "both",
+    "charges_labelled": "charges, labels in the loss",
+    "mcgm_charges_labelled": "both, labels in the loss",
+}
+SETS = {
+    "lode": "Dimers",
+    "carbon_chain": "Carbon chains",
+    "des15k": "DES15K dimers",
+    "spice": "Dipeptides",
+    "pubchem": "PubChem molecules",
+}
+QUANTITIES = {
+    "energy_mev_rmse": "energy, meV",
+    "force_mev_per_A_rmse": "forces, meV/Å",
+    "charge_me_rmse": "charges, me",
+    "charge_correlation": "charges, correlation",
+    "dipole_meA_rmse": "dipole, meÅ",
+}
+
+
+def table(folder: Path) -> str:
+    """Root mean square errors on the test parts; what a variant does not predict, or was not run, is a dash."""
+    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    notes = []
+    for name, title in SETS.items():
+        cells = read(folder, name)
+        if not cells:
+            continue
+        rows: dict[str, Any] = {label: _errors(key) for key, label in QUANTITIES.items()}
+        if name == "lode":
+            rows = {f"{text}, energy, meV": _pair(pair) for pair, text in PAIRS.items()} | {
+                "forces, meV/Å": rows["forces, meV/Å"]
+            }
+        for label, of_cell in rows.items():
+            entries = [
+                _entry([of_cell(cell) for cell in cells if cell["variant"] == variant], label) for variant in COLUMNS
+            ]
+            if set(entries) != {"–"}:
+                lines.append(f"| {title}: {label} | " + " | ".join(entries) + " |")
+        notes.append(_note(title, cells))
+    return "\n".join([*lines, "", " ".join(notes)])
+
+
+def _errors(key: str) -> Any:
+    return lambda cell: cell["errors"].get(key)
+
+
+def _pair(pair: str) -> Any:
+    """Error of one pair's energies at the distances that were not trained on, meV."""
+
+    def of(cell: dict[str, Any]) -> float:
+        curve = cell["curves"][pair]
+        difference = np.array(curve["energy"]) - np.array(curve["reference"])
+        return 1000 * float(np.sqrt(np.square(difference[curve["is_test"]]).mean()))
+
+    return of
+
+
+def _entry(values: list[float | None], label: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    digits = 3 if "correlation" in label else max(0, 2 - int(np.floor(np.log10(max(map(abs, known))))))
+    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{spread}"
+
+
+def _note(title: str, cells: list[dict[str, Any]]) -> str:
+    first = cells[0]
+    seeds = len({cell["seed"] for cell in cells})
+    source, settings = first["provenance"], first["settings"]
+    many = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    model, tested = settings["model"], first["errors"]["structures"]
+    return (
+        f"{title}: {model['backbone']}, cutoff {model['cutoff']:g} Å, {first['epochs']} epochs, tested on {tested} "
+        f"structures, {many}, `{source['command']}`, commit {source['commit']}."
+    )
