@@ -28,6 +28,7 @@ from mcgm.prediction import file as prediction_file
 from mcgm.prediction import unfinished
 from mcgm.prediction.file import predict_file
 from mcgm.prediction.progress import Watcher
+from mcgm.prediction.sinks import SINKS
 from mcgm.prediction.stream import filled
 from mcgm.structure import Structure
 
@@ -117,11 +118,11 @@ def test_charges_and_parts_of_the_energy_are_written(folder, tmp_path):
 def killed(folder):
     """Outputs of a process that was left alone and of ones that were killed, with how they ended."""
     jobs = []
-    for suffix, most in ((".extxyz", 60), (".npz", 160)):
+    for suffix, most in ((".extxyz", 38), (".npz", 270)):
         words = [str(folder / "model.safetensors"), str(folder / "in.extxyz"), "--batch-atoms", "40", "--resume", "-o"]
         draw = random.Random(suffix)
-        # the last moments are between the finished content and its name
-        moments = [draw.randint(1, most // 2) for _ in range(KILLS)] + [most // 4, 1000]
+        (folder / f"killed{suffix}").write_text("of an earlier prediction")
+        moments = [draw.randint(1, most // 3) for _ in range(KILLS)] + [draw.randint(1, most)]
         jobs += [[[*words, str(folder / f"whole{suffix}")], []], [[*words, str(folder / f"killed{suffix}")], moments]]
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, "-W", "ignore", str(SCRIPT), str(folder / "jobs.json")]
@@ -169,6 +170,23 @@ def test_the_name_appears_when_the_output_is_whole_and_resuming_must_be_asked_fo
     outcome = predict_file(potential, folder / "in.extxyz", output, batch_atoms=40, resume=True)
     assert (outcome.structures, outcome.resumed_at) == (30, journal["done"])
     assert len(ase.io.read(output, ":")) == 30
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".npz"])
+def test_an_older_output_is_not_taken_for_the_finished_one(folder, potential, tmp_path, monkeypatch, suffix):
+    """Interrupted after the last batch, while the finished file is put together."""
+    output = tmp_path / f"out{suffix}"
+    output.write_text("old")
+
+    def stop(self):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SINKS[suffix], "whole", stop)
+        with pytest.raises(Interrupted):
+            predict_file(potential, folder / "in.extxyz", output)
+    predict_file(potential, folder / "in.extxyz", output, resume=True)
+    assert len(list(open_structures(output))) == 30
 
 
 def test_only_the_same_model_and_structures_are_gone_on_with(folder, potential, tmp_path):

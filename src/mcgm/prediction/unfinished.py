@@ -41,7 +41,7 @@ class Journal:
     that the next batch depends on.
 
     `inputs` says what was asked for, so that nothing else is gone on with; `limit` is the number of atoms that was
-    found to fit into memory; `complete` that only the output's name was missing.
+    found to fit into memory; `complete` that nothing was missing but the output's name.
     """
 
     inputs: dict[str, Any]
@@ -165,12 +165,13 @@ class Unfinished:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def save(self, *, complete: bool = False) -> None:
+    def save(self) -> None:
         """Bring all whole batches so far to the disk, and say so in the journal."""
-        if not self.between_batches:
-            return
-        lengths = self.sink.lengths()
-        self.journal = replace(self.journal, lengths=lengths, sink=self.sink.state, complete=complete)
+        if self.between_batches:
+            self._note(lengths=self.sink.lengths(), sink=self.sink.state)
+
+    def _note(self, **changes: Any) -> None:
+        self.journal = replace(self.journal, **changes)
         with replacing(self.folder / JOURNAL) as path:
             path.write_text(json.dumps(asdict(self.journal)) + "\n", encoding="utf-8")
         self.saved = time.monotonic()
@@ -179,8 +180,10 @@ class Unfinished:
         """Give the output its name; it appears whole or not at all."""
         if not self.is_named:
             try:
-                self.save(complete=True)
-                self.sink.whole().replace(self.output)
+                self.save()
+                whole = self.sink.whole()
+                self._note(complete=True)
+                whole.replace(self.output)
             except OutputError:
                 raise
             except OSError as error:
