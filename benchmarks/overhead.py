@@ -1,17 +1,19 @@
-"""What does MCGM cost? Time of energy + forces with it, as a ratio to the same backbone without it.
+"""What does MCGM cost? Time and memory of energy + forces with it, as a ratio to the same backbone without it.
 
-python benchmarks/overhead.py [--size paper|small] [--rounds N]
+python benchmarks/overhead.py [--size paper|small] [--rounds N] [--backbones NAME ...] [--device cpu|cuda]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from side_by_side import ratio, seconds, store
 
 from mcgm import Batch, Potential, Structure, build
+from mcgm.backbones import BACKBONES
 from mcgm.data import Dataset
 from mcgm.memory import keep_freed_memory
 
@@ -26,19 +28,41 @@ def molecules() -> list[Structure]:
     return [dataset[int(k)] for k in nearest]
 
 
-def potentials(backbone: str, size: str) -> dict[str, Potential]:
+def potentials(backbone: str, size: str, device: str) -> dict[str, Potential]:
     """The same backbone with each block."""
-    built = {}
+    built: dict[str, Potential] = {}
     for block in BLOCKS:
         torch.manual_seed(0)
-        built[block] = build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF).eval()
+        built[block] = build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF).eval().to(device)
     return built
 
 
-def measure(backbone: str, size: str, structures: list[Structure], rounds: int) -> dict[str, object]:
+def finished(action: Callable[[], object], device: str) -> Callable[[], None]:
+    """The action, and on a GPU the wait until it is done."""
+
+    def run() -> None:
+        action()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def peak_mib(action: Callable[[], object]) -> float:
+    """Most memory of the GPU during a call, beyond what was there before."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    action()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def measure(backbone: str, size: str, structures: list[Structure], rounds: int, device: str) -> dict[str, object]:
     """Ratios to the local network, for inference and for a training step."""
-    models = potentials(backbone, size)
-    batches = {name: model.index(Batch.from_structures(structures, cutoff=CUTOFF)) for name, model in models.items()}
+    models = potentials(backbone, size, device)
+    whole = Batch.from_structures(structures, cutoff=CUTOFF).to(device)
+    batches = {name: model.index(whole) for name, model in models.items()}
     generator = torch.Generator().manual_seed(0)
 
     def step(name: str) -> None:
@@ -48,30 +72,47 @@ def measure(backbone: str, size: str, structures: list[Structure], rounds: int) 
         model.zero_grad()
         model.eval()
 
-    inference = seconds({name: lambda name=name: models[name](batches[name]) for name in models}, 4 * rounds)
-    training = seconds({name: lambda name=name: step(name) for name in models}, rounds)
-    return {
+    predict = {name: finished(lambda name=name: models[name](batches[name]), device) for name in models}
+    train = {name: finished(lambda name=name: step(name), device) for name in models}
+    inference, training = seconds(predict, 4 * rounds), seconds(train, rounds)
+    others = [name for name in models if name != "none"]
+    figures = {
         "atoms": batches["none"].n_atoms,
         "edges": len(batches["none"].neighbors.source),
         "milliseconds of energy + forces, local": round(1e3 * float(np.median(inference["none"])), 1),
         "milliseconds of a training step, local": round(1e3 * float(np.median(training["none"])), 1),
-        "energy + forces, ratio to local": {name: ratio(inference, name, "none") for name in models if name != "none"},
-        "training step, ratio to local": {name: ratio(training, name, "none") for name in models if name != "none"},
+        "energy + forces, ratio to local": {name: ratio(inference, name, "none") for name in others},
+        "training step, ratio to local": {name: ratio(training, name, "none") for name in others},
         "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
     }
+    if device != "cpu":
+        for title, actions in (("energy + forces", predict), ("a training step", train)):
+            peaks = {name: peak_mib(action) for name, action in actions.items()}
+            figures[f"MiB of {title}, local"] = round(peaks["none"], 1)
+            figures[f"memory of {title}, ratio to local"] = {
+                name: round(peaks[name] / peaks["none"], 4) for name in others
+            }
+    return figures
 
 
 def main() -> None:
-    """SchNet and PaiNN."""
+    """SchNet and PaiNN, unless others are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="small", choices=["small", "paper"])
     parser.add_argument("--rounds", type=int, default=7, help="of training steps; predictions get four times as many")
+    parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(BACKBONES), metavar="NAME")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
     options = parser.parse_args()
     keep_freed_memory()
     structures = molecules()
-    figures = {"question": f"{MOLECULES} molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"}
-    figures |= {name: measure(name, options.size, structures, options.rounds) for name in ("schnet", "painn")}
-    store(f"overhead_{options.size}", figures)
+    figures: dict[str, object] = {
+        "question": f"{MOLECULES} molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"
+    }
+    if options.device != "cpu":
+        figures["question"] = f"{figures['question']}, {torch.cuda.get_device_name()}"
+    for name in options.backbones:
+        figures[name] = measure(name, options.size, structures, options.rounds, options.device)
+    store(f"overhead_{options.size}" + ("" if options.device == "cpu" else f"_{options.device}"), figures)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def jacobi(
     unit = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     vectors = unit.expand_as(matrix)
     rounding = 8 * torch.finfo(matrix.dtype).eps * matrix.diagonal(dim1=1, dim2=2).sum(1)
-    planes = [(unit[:, [p, q]] @ unit[[p, q]], _turn(unit, p, q)) for p, q in PAIRS]
+    planes = [_plane_and_turn(unit[p], unit[q]) for p, q in PAIRS]
     for _ in range(SWEEPS[matrix.dtype]):
         for (p, q), (plane, turn) in zip(PAIRS, planes, strict=True):
             off = matrix[:, p, q]
@@ -110,9 +110,9 @@ def jacobi(
     return matrix.diagonal(dim1=1, dim2=2), vectors
 
 
-def _turn(unit: Float[Tensor, "3 3"], p: int, q: int) -> Float[Tensor, "3 3"]:
-    """1 at (p, q), -1 at (q, p)."""
-    return unit[:, [p]] * unit[[q]] - unit[:, [q]] * unit[[p]]
+def _plane_and_turn(p: Float[Tensor, "3"], q: Float[Tensor, "3"]) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3 3"]]:
+    """Of two axes: 1 at (p, p) and (q, q); and 1 at (p, q), -1 at (q, p)."""
+    return torch.outer(p, p) + torch.outer(q, q), torch.outer(p, q) - torch.outer(q, p)
 
 
 FRAMES: dict[str, Frame] = {"principal": principal_axes, "laboratory": laboratory_axes}

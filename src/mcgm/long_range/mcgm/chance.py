@@ -53,8 +53,9 @@ class Chance:
 
     def draws(self) -> Draws:
         """For one call of a rule: takes one number from the generator, however many groups there are."""
-        seed = torch.randint(2**62, (1,), generator=self.generator, device=self.generator.device)
-        return Draws(_mixed(self.key + seed.to(self.key.device)))
+        # one number of the host needs no copy that a device would be waited for
+        seed = torch.randint(2**62, (), generator=self.generator, device=self.generator.device)
+        return Draws(_mixed(self.key + seed))
 
 
 def _shifted(bits: Int[Tensor, "*shape"], by: int) -> Int[Tensor, "*shape"]:

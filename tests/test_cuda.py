@@ -1,0 +1,210 @@
+"""What holds on a GPU: the same figures as on the CPU, no waiting for the device, and a GPU whose memory runs out.
+
+Skipped where there is none.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from mcgm import Batch, Structure, build, load
+from mcgm.backbones import BACKBONES
+from mcgm.cli import main
+from mcgm.errors import TooLargeError
+from mcgm.interfaces.ase import MCGMCalculator
+from mcgm.long_range import BLOCKS
+from mcgm.prediction.stream import predictions
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+CUTOFF = 4.0
+SMALL = {
+    "schnet": {"channels": 32, "filters": 32, "radial": 8, "layers": 2},
+    "painn": {"channels": 32, "radial": 8, "layers": 2},
+    "visnet": {"channels": 32, "heads": 4, "radial": 8, "layers": 2},
+    "dimenet++": {"channels": 32, "layers": 2},
+    "gemnet-t": {"channels": 32, "layers": 2},
+}
+WAITS = {
+    "neural_p3m": "a mesh's size is a number of the host",
+    "charges": "sums of torch-pme are made structure by structure",
+    "mcgm_charges": "sums of torch-pme are made structure by structure",
+}
+"""Blocks that may wait for the device in `forward`, each with the reason."""
+
+
+def structures() -> list[Structure]:
+    """Molecules of several sizes, one of them charged, and a crystal."""
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    ion = molecule("HCOOH")
+    ion.info["charge"] = -1.0
+    made = [molecule("CH3CH2OH"), molecule("C6H6"), ion, salt]
+    generator = np.random.default_rng(0)
+    for atoms in made:
+        atoms.positions += generator.normal(scale=0.05, size=atoms.positions.shape)
+    return [Structure.from_atoms(atoms) for atoms in made]
+
+
+def potential(backbone: str, block: str, **options):
+    torch.manual_seed(0)
+    return build(backbone=backbone, long_range=block, cutoff=CUTOFF, backbone_options=SMALL[backbone], **options).eval()
+
+
+def collated(model, chosen: list[Structure], device: str) -> Batch:
+    return Batch.from_structures(chosen, cutoff=CUTOFF, dtype=model.dtype).to(device)
+
+
+@contextmanager
+def no_waiting():
+    """Where an operation waits for the device, it is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def little_memory(mebibytes: int):
+    """This process may have so much more of the GPU than now."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mebibytes * 2**20) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_energies_forces_and_stress_are_those_of_the_cpu(backbone: str, block: str):
+    model = potential(backbone, block).double()
+    expected = model(collated(model, structures(), "cpu"))
+    found = model.to("cuda")(collated(model, structures(), "cuda"))
+    assert found.energy.cpu().numpy() == pytest.approx(expected.energy.numpy(), rel=1e-10, abs=1e-9)
+    for name in ("forces", "stress"):
+        one, other = getattr(found, name).cpu(), getattr(expected, name)
+        assert (one - other).abs().max() < 1e-8 * max(1.0, float(other.abs().max()))
+
+
+@pytest.mark.parametrize("block", [name for name in BLOCKS if name not in WAITS])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_training_step_never_waits_for_the_device(backbone: str, block: str):
+    model = potential(backbone, block).to("cuda").train()
+    batch = model.index(collated(model, structures(), "cuda"))
+    generator = torch.Generator().manual_seed(0)
+
+    def step():
+        prediction = model(batch, generator=generator)
+        (prediction.energy.square().sum() + prediction.forces.square().sum()).backward()
+
+    step()  # libraries are initialised
+    model.zero_grad()
+    with no_waiting():
+        step()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradients_of_a_training_step_are_those_of_the_cpu(backbone: str):
+    model = potential(backbone, "mcgm").double().train()
+    gradients = {}
+    for device in ("cpu", "cuda"):
+        model.to(device).zero_grad()
+        prediction = model(collated(model, structures(), device))
+        (prediction.energy.square().sum() + prediction.forces.square().sum()).backward()
+        gradients[device] = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert gradients["cuda"].keys() == gradients["cpu"].keys()
+    for name, expected in gradients["cpu"].items():
+        assert (gradients["cuda"][name] - expected).abs().max() <= 1e-9 * max(1e-3, float(expected.abs().max()))
+
+
+def grown(atoms: int) -> Structure:
+    """A dense piece of H, C and O."""
+    generator = np.random.default_rng(atoms)
+    side = int(np.ceil(atoms ** (1 / 3)))
+    grid = 1.3 * np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)[:atoms]
+    numbers = generator.choice([1, 6, 8], size=atoms)
+    return Structure(
+        numbers=numbers, positions=grid + generator.normal(scale=0.05, size=(atoms, 3)), name=f"piece of {atoms}"
+    )
+
+
+def test_a_batch_that_does_not_fit_is_predicted_in_parts_with_the_same_result(caplog):
+    model = potential("schnet", "mcgm").to("cuda")
+    pieces = [grown(300 + k) for k in range(40)]
+    whole = list(predictions(model, pieces, batch_atoms=20_000))
+    assert not caplog.records
+    with little_memory(300):
+        parts = list(predictions(model, pieces, batch_atoms=20_000))
+    assert "does not fit into memory" in caplog.text
+    for one, other in zip(parts, whole, strict=True):
+        assert one.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-3)
+        assert one.get_forces() == pytest.approx(other.get_forces(), abs=1e-3)
+
+
+def test_a_structure_that_does_not_fit_is_named_with_what_would():
+    model = potential("schnet", "mcgm").to("cuda")
+    with little_memory(200), pytest.raises(TooLargeError, match=r"piece of 20000.*about \d+ atoms") as caught:
+        list(predictions(model, [grown(20_000)]))
+    fits = int(str(caught.value).split("about ")[1].split(" atoms")[0].replace(",", ""))
+    assert 100 < fits < 20_000
+    with little_memory(200), pytest.raises(TooLargeError, match="calculator"):
+        MCGMCalculator(model, device="cuda").get_forces(grown(20_000).to_atoms())
+
+
+def test_calculator_and_dynamics_run_on_the_gpu(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    model = potential("painn", "mcgm").double()
+    model.save(path)
+    atoms = molecule("CH3CH2OH")
+    energies = []
+    for device in ("cpu", "cuda"):
+        atoms.calc = MCGMCalculator(path, device=device)
+        energies.append(atoms.get_potential_energy())
+    assert energies[1] == pytest.approx(energies[0], abs=1e-8)
+    ase.io.write(tmp_path / "start.xyz", molecule("CH3CH2OH"))
+    output = tmp_path / "md"
+    assert (
+        main(["md", str(path), str(tmp_path / "start.xyz"), "--steps", "20", "--device", "cuda", "-o", str(output)])
+        == 0
+    )
+
+
+def labelled(folder):
+    generator = np.random.default_rng(0)
+    frames = []
+    for k in range(24):
+        piece = grown(20 + k).to_atoms()
+        piece.positions += generator.normal(scale=0.05, size=piece.positions.shape)
+        piece.info["energy"] = float(generator.normal())
+        piece.arrays["forces"] = generator.normal(size=piece.positions.shape)
+        frames.append(Atoms(piece.numbers, piece.positions, info=piece.info))
+        frames[-1].arrays["forces"] = piece.arrays["forces"]
+    ase.io.write(folder / "data.extxyz", frames)
+    return folder / "data.extxyz"
+
+
+@pytest.mark.parametrize("block", ["mcgm", "mcgm_paper"])
+def test_training_on_the_gpu_makes_a_model_that_the_cpu_reads(tmp_path, block: str):
+    recipe = {
+        "data": {"path": str(labelled(tmp_path)), "split": {"train": 16, "val": 4, "test": 4}},
+        "model": {"backbone": "schnet", "long_range": block, "cutoff": 4.0, "backbone_options": SMALL["schnet"]},
+        "training": {"epochs": 2, "accelerator": "gpu", "tensorboard": False},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / "out")]) == 0
+    model = load(tmp_path / "out" / "model.safetensors")
+    energies = [
+        model.to(device)(collated(model, [grown(30)], device)).energy.cpu().item() for device in ("cpu", "cuda")
+    ]
+    assert energies[1] == pytest.approx(energies[0], abs=1e-3)
