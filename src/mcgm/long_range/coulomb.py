@@ -108,11 +108,11 @@ class Ewald(Sum):
                 f"an Ewald sum over {x * y * z} wave vectors and {structures.size} atoms in {len(cells)} structures "
                 "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width)."
             )
-        wave = torch.cartesian_prod(*_numbers((x, y, z), cells))
-        squares = _squared_waves(wave, torch.linalg.inv(cells))
+        numbers = _numbers((x, y, z), cells)
+        squares = _squared_waves(numbers, torch.linalg.inv(cells))
         counted = (squares > 0) & (squares <= self.longest**2)
-        times = torch.where(wave[:, 0] > 0, 2.0, 1.0) * counted
-        return times.reshape(len(cells), x, y, z).to(batch.cell.dtype)
+        times = torch.where(numbers[0] > 0, 2.0, 1.0)[:, None, None] * counted
+        return times.to(batch.cell.dtype)
 
     def forward(
         self,
@@ -127,8 +127,8 @@ class Ewald(Sum):
         positions, charge = structures.pad(batch.positions), structures.pad(charges)
         volume, inverse = torch.linalg.det(cell).abs()[:, None], torch.linalg.inv(cell)
         numbers = _numbers(index.shape[1:], cell)
-        squares = _squared_waves(torch.cartesian_prod(*numbers), inverse)
-        green = (index.flatten(1) * potential.lr_from_k_sq(squares) / volume).reshape(len(cell), -1, index.shape[3])
+        kernel = potential.lr_from_k_sq(_squared_waves(numbers, inverse))
+        green = (index / volume[..., None, None] * kernel).flatten(1, 2)
         x, y, z = (_phases(n, part) for n, part in zip(numbers, (positions @ inverse).unbind(-1), strict=True))
         plane = (x[..., :, None] * y[..., None, :]).flatten(2)
         structure_factor = (plane * charge[..., None]).mT @ z
@@ -196,7 +196,7 @@ SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": Part
 """Ways to sum over periodic images, by the name that specifications use."""
 
 
-def _numbers(sizes: Sequence[int], like: Float[Tensor, "*shape"]) -> list[Float[Tensor, "count"]]:
+def _numbers(sizes: Sequence[int], like: Float[Tensor, "*shape"]) -> list[Float[Tensor, "..."]]:
     """Integers along each lattice vector, from 0 along the first and around 0 along the others."""
     starts = (0, -(sizes[1] // 2), -(sizes[2] // 2))
     return [
@@ -206,11 +206,14 @@ def _numbers(sizes: Sequence[int], like: Float[Tensor, "*shape"]) -> list[Float[
 
 
 def _squared_waves(
-    numbers: Float[Tensor, "wave 3"], inverse: Float[Tensor, "structure 3 3"]
-) -> Float[Tensor, "structure wave"]:
+    numbers: list[Float[Tensor, "..."]], inverse: Float[Tensor, "structure 3 3"]
+) -> Float[Tensor, "structure x y z"]:
     """k² of integer combinations of reciprocal lattice vectors, the columns of 2 pi / cell."""
-    metric = 4 * torch.pi**2 * inverse.mT @ inverse
-    return (numbers @ metric * numbers).sum(-1)
+    metric = (4 * torch.pi**2 * inverse.mT @ inverse)[..., None, None]
+    x, y, z = numbers[0][:, None], numbers[1], numbers[2]
+    plane = metric[:, 0, 0] * x**2 + metric[:, 1, 1] * y**2 + 2 * metric[:, 0, 1] * x * y
+    tilt = 2 * (metric[:, 0, 2] * x + metric[:, 1, 2] * y)
+    return plane[..., None] + z * (tilt[..., None] + (metric[:, 2, 2] * z)[..., None, :])
 
 
 def _phases(

@@ -115,7 +115,7 @@ class ChargeBlock(LongRange):
         super().__init__()
         self.hidden = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, 2)
-        nn.init.normal_(self.output.weight, std=0.1 / channels**0.5)
+        nn.init.normal_(self.output.weight, std=0.5 / channels**0.5)
         nn.init.zeros_(self.output.bias)
         self.constraint = constraint
         self.periodic_sum = periodic_sum
