@@ -184,6 +184,8 @@ def filled(text: str) -> str:
     tables = {
         "sample": lambda: comparison("sample", "Demo: bundled sample, `make demo`"),
         "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
+        "water_rpbe_d3": lambda: comparison("water_rpbe_d3", "Liquid water, 38 frames of 192 atoms to train on"),
+        "crystals": lambda: comparison("crystals", "240 strained crystals of eight kinds to train on"),
         "cost": cost,
         "speed": speed,
         "backbones": backbones,
