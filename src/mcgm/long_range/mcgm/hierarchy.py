@@ -56,6 +56,10 @@ def presence_of_clusters(assignment: Assignment, reach: Float[Tensor, "member"])
 WEIGHTINGS: dict[str, Weighting] = {"cluster": once_per_cluster, "atom": once_per_atom}
 """How often the energy of a cluster counts, by the name that specifications use."""
 
+FRESH = 0.2
+"""Fresh weights of aggregations and of clusters' energies, relative to what linear layers start with: a network then
+starts close to itself alone, and need not unlearn what means of untrained features say. The paper does not tell."""
+
 
 @dataclass(frozen=True, eq=False)
 class HierarchyIndex:
@@ -86,6 +90,13 @@ class HierarchyState:
     layers: tuple[tuple[Assignment, ...], ...] = ()
 
 
+def _small(layer: nn.Linear) -> nn.Linear:
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(FRESH)
+    return layer
+
+
 class Exchange(nn.Module):
     """One layer's way up and down the hierarchy."""
 
@@ -99,7 +110,7 @@ class Exchange(nn.Module):
         super().__init__()
         self.total_charge = total_charge(channels)
         self.rules = nn.ModuleList(rule.build(channels) for rule in rules)
-        self.maps = nn.ModuleList(nn.Sequential(nn.Linear(channels, channels), activation()) for _ in rules)
+        self.maps = nn.ModuleList(nn.Sequential(_small(nn.Linear(channels, channels)), activation()) for _ in rules)
 
     def rise(
         self,
@@ -148,6 +159,8 @@ class Hierarchy(LongRange):
         self.weighting = weighting
         self.exchanges = nn.ModuleList(Exchange(channels, rules, activation, total_charge) for _ in range(layers))
         self.heads = nn.ModuleList(EnergyHead(channels) for _ in rules)
+        for head in self.heads:
+            _small(head.energy)
 
     def index(self, batch: Batch) -> HierarchyIndex:
         """Groups, and how many nodes every level has: known from the composition alone."""
