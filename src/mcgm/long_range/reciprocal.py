@@ -74,7 +74,8 @@ class LatticeWaves:
 
     def vectors(self, cell: Float[Tensor, "structure 3 3"]) -> Float[Tensor, "structure wave 3"]:
         """1/Å."""
-        return self.number @ (2 * math.pi * torch.linalg.inv(cell).mT)
+        inverse, _ = torch.linalg.inv_ex(cell)  # `inv` waits for the device, to say that a cell has none
+        return self.number @ (2 * math.pi * inverse.mT)
 
 
 def times_counted(waves: Float[Tensor, "wave 3"]) -> Float[Tensor, "wave"]:

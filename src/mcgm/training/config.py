@@ -147,7 +147,7 @@ class TrainingConfig:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     ema: float | None = 0.999
-    clip: float | None = 100.0
+    clip: float | None = 10.0
     early_stopping: int | None = None
     freeze: Literal["none", "backbone", "long_range"] = "none"
     seed: int = 0
