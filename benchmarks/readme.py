@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import conservation
+import electrostatics_table
 import numpy as np
 import suite_results
 import yaml
@@ -70,6 +71,26 @@ def cost() -> str:
     return "\n".join(lines)
 
 
+def cost_gpu() -> str:
+    """Overheads in time and memory on a GPU, all backbones."""
+    record = json.loads((RESULTS / "overhead_paper_cuda.json").read_text(encoding="utf-8"))
+    blocks = ("mcgm", "mcgm_paper", "mcgm_random", "element_mean", "global_mean")
+    lines = ["| | alone | " + " | ".join(f"`{block}`" for block in blocks) + " |", "|---|---:|" + "---:|" * len(blocks)]
+    for backbone, figures in record.items():
+        if backbone in ("question", "provenance"):
+            continue
+        for what in ("energy + forces", "training step"):
+            article = "a " if what == "training step" else ""
+            ratios = (_quartiles(figures[f"{what}, ratio to local"][block]) for block in blocks)
+            alone = f"{figures[f'milliseconds of {article}{what}, local']:.1f} ms"
+            lines.append(f"| {backbone}, {what} | {alone} | " + " | ".join(ratios) + " |")
+        memory = (f"{figures['memory of a training step, ratio to local'][block]:.3f}" for block in blocks)
+        alone = f"{figures['MiB of a training step, local'] / 1024:.1f} GiB"
+        lines.append(f"| {backbone}, memory of a training step | {alone} | " + " | ".join(memory) + " |")
+    source = f"{record['question']}. Ratio to the same backbone alone, median [quartiles] in one run"
+    return "\n".join([*lines, "", f"{source}. `{record['provenance']['command']}`."])
+
+
 def backbones() -> str:
     """The five backbones without and with MCGM, the mean change over them, and the two ways into those on edges."""
     table = comparison("backbones", "800 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å")
@@ -111,25 +132,34 @@ def supercells() -> str:
 
 
 SHOWN = {"chain": ("carbon chain", 1000), "water": ("water", 648)}
+SHOWN_GPU = {"chain": ("carbon chain", 30_000), "water": ("water", 20_577)}
 """Systems of the scaling benchmark, and the number of atoms at which blocks are compared."""
 
 
-def scaling() -> str:
+def scaling(name: str, shown: dict[str, tuple[str, int]]) -> str:
     """Time and memory of every block at one size, and how they grow."""
-    record = json.loads((RESULTS / "blocks_scaling.json").read_text(encoding="utf-8"))
-    heads = [f"{name}, {atoms} atoms: ms | × local | MiB | time ~ Nᵃ | most atoms" for name, atoms in SHOWN.values()]
-    lines = ["| Block | " + " | ".join(heads) + " |", "|---|" + "---:|" * 5 * len(heads)]
+    record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    heads = [
+        f"{title}, {atoms:,} atoms: ms | × local | MiB | time ~ Nᵃ | memory ~ Nᵇ | most atoms"
+        for title, atoms in shown.values()
+    ]
+    lines = ["| Block | " + " | ".join(heads) + " |", "|---|" + "---:|" * 6 * len(heads)]
     for block in record["chain"]:
         cells = []
-        for system, (_, atoms) in SHOWN.items():
+        for system, (_, atoms) in shown.items():
             one = record[system][block]
-            if atoms not in one["atoms"]:
-                cells += ["–", "–", "–", "–", f"{max(one['atoms']):,}"]
-                continue
-            seconds, ratio, mib = (one[key][one["atoms"].index(atoms)] for key in ("seconds", "times local", "MiB"))
-            power = one["exponent of seconds"]
-            grows = "–" if power is None else f"{power:.2f}"
-            cells += [f"{1e3 * seconds:.0f}", f"{ratio:.1f}", f"{mib:.0f}", grows, f"{max(one['atoms']):,}"]
+            if atoms in one["atoms"]:
+                place = one["atoms"].index(atoms)
+                cells += [
+                    f"{1e3 * one['seconds'][place]:.0f}",
+                    f"{one['times local'][place]:.1f}",
+                    f"{one['MiB'][place]:,.0f}",
+                ]
+            else:
+                cells += ["–", "–", "–"]
+            powers = (one[f"exponent of {what}"] for what in ("seconds", "MiB"))
+            cells += ["–" if power is None else f"{power:.2f}" for power in powers]
+            cells.append(f"{max(one['atoms']):,}")
         lines.append(f"| `{block}` | " + " | ".join(cells) + " |")
     question, command = record["question"], record["provenance"]["command"]
     return "\n".join([*lines, "", f"{question[0].upper()}{question[1:]}. `{command}`."])
@@ -190,7 +220,10 @@ def filled(text: str) -> str:
         "speed": speed,
         "backbones": backbones,
         "dissociation": dissociation,
-        "scaling": scaling,
+        "scaling": lambda: scaling("blocks_scaling", SHOWN),
+        "scaling_gpu": lambda: scaling("blocks_scaling_cuda", SHOWN_GPU),
+        "cost_gpu": cost_gpu,
+        "electrostatics": lambda: electrostatics_table.table(RESULTS / "electrostatics"),
         "supercells": supercells,
         "conservation": conservation.table,
         "suites": suite_results.sections,
