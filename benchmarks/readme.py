@@ -108,6 +108,25 @@ def backbones() -> str:
     )
 
 
+def clipping() -> str:
+    """The same comparison with gradients clipped at 10, as far as it was run, beside the one with 100."""
+    kept = {clip: read_results(RESULTS / name) for clip, name in ((10, "backbones_clip10"), (100, "backbones"))}
+    rows = {clip: {row.variant: row for row in summarize(results)} for clip, results in kept.items()}
+    lines = [
+        "| Variant | Energy, clip 10: meV | clip 100 | Force, clip 10: meV/Å | clip 100 | Seeds, clip 10 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for variant, row in rows[100].items():
+        before = rows[10].get(variant)
+        if before is None:
+            continue
+        energies = (f"{each.energy.mean:.0f}" for each in (before, row))
+        forces = (f"{each.force.mean:.1f}" for each in (before, row) if each.force is not None)
+        seeds = sum(result.variant == variant for result in kept[10])
+        lines.append(f"| {row.label} | {' | '.join(energies)} | {' | '.join(forces)} | {seeds} |")
+    return "\n".join(lines)
+
+
 def dissociation() -> str:
     """Largest steps of the energy while a bond breaks."""
     figures = json.loads((RESULTS / "dissociation.json").read_text(encoding="utf-8"))
@@ -219,6 +238,7 @@ def filled(text: str) -> str:
         "cost": cost,
         "speed": speed,
         "backbones": backbones,
+        "clipping": clipping,
         "dissociation": dissociation,
         "scaling": lambda: scaling("blocks_scaling", SHOWN),
         "scaling_gpu": lambda: scaling("blocks_scaling_cuda", SHOWN_GPU),

@@ -16,17 +16,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from side_by_side import RESULTS
 
-from mcgm import Potential, load
+from mcgm import Batch, Potential, load
 from mcgm.files import replacing
 from mcgm.memory import keep_freed_memory
+from mcgm.potential import NetworkPotential
 from mcgm.provenance import provenance
 from mcgm.testing import FULL, Effort, validate_potential
 from mcgm.training.config import DataConfig, ModelConfig, SplitConfig, TrainConfig, TrainingConfig
 from mcgm.training.fit import train
-from mcgm.training.preparation import make_potential, open_parts
+from mcgm.training.preparation import Parts, make_potential, open_parts
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "trust.md"
 FIGURES = RESULTS / "trust"
@@ -70,8 +72,20 @@ def model(backbone: str, block: str, weights: str, folder: Path) -> Potential:
         if weights == "trained":
             train(config, path, resume=True)
         else:
-            make_potential(config, open_parts(config.data)).save(path / "model.safetensors")
+            parts = open_parts(config.data)
+            tamed(make_potential(config, parts), parts).save(path / "model.safetensors")
     return load(path / "model.safetensors").requires_grad_(False)
+
+
+def tamed(potential: NetworkPotential, parts: Parts) -> NetworkPotential:
+    """A fresh potential whose forces are no larger than the labels': limits are absolute, rounding is relative."""
+    structures = [parts.train[k] for k in range(8)]
+    batch = Batch.from_structures(structures, cutoff=potential.cutoff, dtype=potential.dtype)
+    forces = potential.eval()(batch).forces
+    labels = np.concatenate([structure.forces for structure in structures])
+    ratio = float(np.sqrt(np.square(labels).mean())) / float(forces.square().mean().sqrt())
+    potential.scale.mul_(min(1.0, ratio))
+    return potential
 
 
 def measure(backbone: str, block: str, weights: str, folder: Path, effort: Effort) -> dict[str, Any]:

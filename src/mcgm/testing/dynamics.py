@@ -21,8 +21,12 @@ from mcgm.testing.predict import Predictor, collate, in_double
 STIFFNESS = 5.0
 """eV/Å² of the springs that hold atoms which the potential does not: about that of a bond angle."""
 
-BONDED, BROKEN = 1.25, 1.8
-"""Multiples of the sum of covalent radii: bonded below the first at the start, broken above the second."""
+BONDED, BROKEN, CRUSHED = 1.25, 1.8, 0.75
+"""Multiples of the sum of covalent radii: bonded below the first at the start, broken above the second, and too fast
+for any time step below the third."""
+
+LOOK_EVERY = 20
+"""Steps between two looks at the bonds."""
 
 TRIAL_PS = 0.1
 """Bonds must hold so long at the temperature for a structure to be left to itself."""
@@ -74,7 +78,7 @@ def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: fl
         with suppress(StructureError):  # atoms that meet later on need the springs, too
             surface = _Surface(potential, relaxed, 0.0)
             run = _simulate(surface, temperature_K=300.0, timestep_fs=0.5, duration_ps=duration_ps, seed=0)
-            if (_bond_stretch(structure, structure.replace(positions=run.positions)) < BROKEN).all():
+            if _is_whole(structure, run):
                 return Drift(run.drift, held=False)
     relaxed = _relaxed(_Surface(potential, structure, STIFFNESS)) or structure
     return Drift(energy_drift(potential, relaxed, duration_ps=duration_ps, stiffness=STIFFNESS), held=True)
@@ -101,9 +105,9 @@ class _Surface:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Where the atoms came to, Å, and the energies that velocity Verlet conserves, eV, at every step (fs)."""
+    """Where atoms came to now and then, Å, and the energies that velocity Verlet conserves, eV, at every step (fs)."""
 
-    positions: np.ndarray
+    frames: list[np.ndarray]
     conserved: np.ndarray
     timestep_fs: float
 
@@ -111,7 +115,7 @@ class _Run:
     def drift(self) -> float:
         """Absolute slope of a straight line through the energies, meV per atom and ps."""
         time_ps = np.arange(len(self.conserved)) * self.timestep_fs / 1000
-        return float(abs(np.polyfit(time_ps, self.conserved, 1)[0]) * 1000 / len(self.positions))
+        return float(abs(np.polyfit(time_ps, self.conserved, 1)[0]) * 1000 / len(self.frames[0]))
 
 
 def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, duration_ps: float, seed: int) -> _Run:
@@ -122,8 +126,8 @@ def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, du
     masses, h = atoms.get_masses()[:, None], timestep_fs * units.fs
     positions, velocities = surface.structure.positions, atoms.get_velocities()
     energy, forces = surface(positions)
-    rows = []
-    for _ in range(round(1000 * duration_ps / timestep_fs)):
+    rows, frames = [], []
+    for step in range(round(1000 * duration_ps / timestep_fs)):
         last_velocities, last_forces = velocities, forces
         velocities = velocities + h / 2 * forces / masses
         positions = positions + h * velocities
@@ -132,7 +136,9 @@ def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, du
         total = energy + float((masses * velocities**2).sum()) / 2
         ahead, behind = float((last_velocities * forces).sum()), float((velocities * last_forces).sum())
         rows.append((total, float((forces**2 / masses).sum()), ahead, behind))
-    return _Run(positions, _conserved(np.array(rows), h), timestep_fs)
+        if step % LOOK_EVERY == 0:
+            frames.append(positions)
+    return _Run([*frames, positions], _conserved(np.array(rows), h), timestep_fs)
 
 
 def _conserved(rows: Float[np.ndarray, "step 4"], timestep: float) -> Float[np.ndarray, "rest"]:
@@ -167,9 +173,35 @@ def _bonds_hold(potential: Predictor, structure: Structure, relaxed: Structure) 
     trial = _Surface(potential, relaxed, 0.0)
     try:
         run = _simulate(trial, temperature_K=300.0, timestep_fs=0.5, duration_ps=TRIAL_PS, seed=1)
+        return _is_whole(structure, run)
     except StructureError:
         return False
-    return bool((_bond_stretch(structure, structure.replace(positions=run.positions)) < BROKEN).all())
+
+
+def _is_whole(structure: Structure, run: _Run) -> bool:
+    """Whether no bond breaks or is crushed on the way, and no other atoms come as near as bonded ones."""
+    bonded = _pairs(structure, BONDED)
+    for positions in run.frames:
+        frame = structure.replace(positions=positions)
+        stretch = _bond_stretch(structure, frame)
+        if (stretch > BROKEN).any() or (stretch < CRUSHED).any() or _pairs(frame, 1.0) - bonded:
+            return False
+    return True
+
+
+def _pairs(structure: Structure, times: float) -> set[tuple[int, int]]:
+    """Atoms nearer than so many sums of covalent radii."""
+    found = find_neighbors([structure], times * 2 * float(covalent_radii[structure.numbers].max()))
+    source, target = found.source.numpy(), found.target.numpy()
+    radii = covalent_radii[structure.numbers]
+    edges = edge_vectors(
+        found,
+        torch.from_numpy(structure.positions),
+        torch.from_numpy(structure.cell)[None],
+        torch.zeros(len(structure), dtype=torch.int64),
+    )
+    near = edges.length.numpy() < times * (radii[source] + radii[target])
+    return set(zip(source[near].tolist(), target[near].tolist(), strict=True))
 
 
 def _bond_stretch(structure: Structure, moved: Structure) -> np.ndarray:

@@ -90,7 +90,7 @@ class HierarchyState:
     layers: tuple[tuple[Assignment, ...], ...] = ()
 
 
-def _small(layer: nn.Linear) -> nn.Linear:
+def _small(layer: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(FRESH)
@@ -158,9 +158,10 @@ class Hierarchy(LongRange):
         self.scope = scope
         self.weighting = weighting
         self.exchanges = nn.ModuleList(Exchange(channels, rules, activation, total_charge) for _ in range(layers))
-        self.heads = nn.ModuleList(EnergyHead(channels) for _ in rules)
-        for head in self.heads:
+        heads = [EnergyHead(channels) for _ in rules]
+        for head in heads:
             _small(head.energy)
+        self.heads = nn.ModuleList(heads)
 
     def index(self, batch: Batch) -> HierarchyIndex:
         """Groups, and how many nodes every level has: known from the composition alone."""
