@@ -15,6 +15,7 @@ from mcgm.errors import ConfigError, StructureError
 from mcgm.interfaces.ase import FrozenClusters, MCGMCalculator
 from mcgm.long_range import MCGM, LongRangeSpec, NoLongRange
 from mcgm.long_range.mcgm.clusterers import KMeansPlusPlus
+from mcgm.long_range.mcgm.hierarchy import Hierarchy
 from mcgm.testing import zoo
 from mcgm.testing.derivatives import path_through
 
@@ -39,7 +40,13 @@ class Declares(LongRangeSpec):
 def make_potential(long_range=OVER_ATOMS, scale=0.3, **options):
     torch.manual_seed(0)
     options = {"cutoff": 3.0, "backbone_options": {"layers": 1}} | options
-    return build(long_range=long_range, scale=scale, **options).double().eval()
+    potential = build(long_range=long_range, scale=scale, **options).double().eval()
+    if isinstance(potential.long_range, Hierarchy):  # fresh ones whisper; here they are to be heard
+        layers = [*potential.long_range.exchanges.modules(), *(head.energy for head in potential.long_range.heads)]
+        with torch.no_grad():
+            for parameter in (p for layer in layers if isinstance(layer, torch.nn.Linear) for p in layer.parameters()):
+                parameter.mul_(5)
+    return potential
 
 
 @pytest.fixture(scope="module")
