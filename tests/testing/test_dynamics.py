@@ -7,7 +7,7 @@ from ase import units
 from mcgm import build
 from mcgm.structure import Structure
 from mcgm.testing import drift_at_rest, energy_drift, zoo
-from mcgm.testing.dynamics import _simulate
+from mcgm.testing.dynamics import _is_whole, _Run, _simulate
 
 
 class Oscillator:
@@ -48,3 +48,25 @@ def test_atoms_that_an_untrained_potential_does_not_hold_are_held_by_springs():
     found = drift_at_rest(potential, zoo()["CH4"], duration_ps=0.05)
     assert found.held
     assert found.rate < 0.05
+
+
+def test_a_structure_is_whole_only_without_crushed_bonds_and_new_neighbours():
+    methane = zoo()["CH4"]
+    assert methane.numbers[0] == 6
+    first, second = methane.positions[1] - methane.positions[0], methane.positions[2] - methane.positions[0]
+    crushed, met = methane.positions.copy(), methane.positions.copy()
+    crushed[1] = methane.positions[0] + 0.6 * first
+    between = (first + second) / np.linalg.norm(first + second)
+    aside = (first - second) / np.linalg.norm(first - second)
+    for atom, side in ((1, 0.3), (2, -0.3)):
+        met[atom] = methane.positions[0] + 1.1 * between + side * aside
+    broken = methane.positions.copy()
+    broken[1] = methane.positions[0] + 2.2 * first
+    whole = methane.positions
+    for frames, expected in (
+        ([whole], True),
+        ([whole, crushed, whole], False),
+        ([met, whole], False),
+        ([broken], False),
+    ):
+        assert _is_whole(methane, _Run(frames, np.zeros(1), 0.5)) == expected

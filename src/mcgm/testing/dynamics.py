@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from mcgm.errors import StructureError
-from mcgm.neighbors import edge_vectors, find_neighbors
+from mcgm.neighbors import Neighbors, edge_vectors, find_neighbors
 from mcgm.structure import Structure
 from mcgm.testing.predict import Predictor, collate, in_double
 
@@ -191,27 +191,26 @@ def _is_whole(structure: Structure, run: _Run) -> bool:
 
 def _pairs(structure: Structure, times: float) -> set[tuple[int, int]]:
     """Atoms nearer than so many sums of covalent radii."""
-    found = find_neighbors([structure], times * 2 * float(covalent_radii[structure.numbers].max()))
-    source, target = found.source.numpy(), found.target.numpy()
-    radii = covalent_radii[structure.numbers]
-    edges = edge_vectors(
-        found,
-        torch.from_numpy(structure.positions),
-        torch.from_numpy(structure.cell)[None],
-        torch.zeros(len(structure), dtype=torch.int64),
-    )
-    near = edges.length.numpy() < times * (radii[source] + radii[target])
-    return set(zip(source[near].tolist(), target[near].tolist(), strict=True))
+    pairs = _candidates(structure, times)
+    near = _in_radii(structure, pairs) < times
+    return set(zip(pairs.source.numpy()[near].tolist(), pairs.target.numpy()[near].tolist(), strict=True))
 
 
 def _bond_stretch(structure: Structure, moved: Structure) -> np.ndarray:
     """Lengths in `moved` of the bonds of `structure`, in sums of covalent radii."""
-    pairs = find_neighbors([structure], BONDED * 2 * float(covalent_radii[structure.numbers].max()))
+    pairs = _candidates(structure, BONDED)
+    return _in_radii(moved, pairs)[_in_radii(structure, pairs) < BONDED]
+
+
+def _candidates(structure: Structure, times: float) -> Neighbors:
+    """Pairs that may be nearer than so many sums of covalent radii."""
+    return find_neighbors([structure], times * 2 * float(covalent_radii[structure.numbers].max()))
+
+
+def _in_radii(structure: Structure, pairs: Neighbors) -> np.ndarray:
+    """Distances of pairs, in sums of covalent radii."""
     radii = covalent_radii[structure.numbers]
-    sums = radii[pairs.source.numpy()] + radii[pairs.target.numpy()]
     molecule = torch.zeros(len(structure), dtype=torch.int64)
-    before, after = (
-        edge_vectors(pairs, torch.from_numpy(s.positions), torch.from_numpy(s.cell)[None], molecule).length.numpy()
-        for s in (structure, moved)
-    )
-    return (after / sums)[before < BONDED * sums]
+    positions, cell = torch.from_numpy(structure.positions), torch.from_numpy(structure.cell)[None]
+    length = edge_vectors(pairs, positions, cell, molecule).length.numpy()
+    return length / (radii[pairs.source.numpy()] + radii[pairs.target.numpy()])
