@@ -305,23 +305,45 @@ class NetworkPotential(Potential):
         generator: torch.Generator | None = None,
     ) -> Prediction:
         """See the base class."""
+        batch = self.ready(batch)
+        keep = self.training or batch.positions.requires_grad
+        options: dict[str, Any] = {"clusters": clusters, "generator": generator}
+        return self.predict(
+            batch, forces=forces, stress=batch.periodic if stress is None else stress, create_graph=keep, **options
+        )
+
+    def ready(self, batch: Batch) -> Batch:
+        """The batch with all that `predict` needs.
+
+        Raises:
+            StructureError: see `forward`.
+        """
         if batch.positions.dtype != self.dtype:
             raise StructureError(
                 f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Use batch.to(potential.dtype)."
             )
-        if batch.index is None:
-            batch = self.index(batch)
+        return self.index(batch) if batch.index is None else batch
+
+    def predict(
+        self,
+        batch: Batch,
+        *,
+        forces: bool,
+        stress: bool,
+        create_graph: bool,
+        clusters: tuple[tuple[Assignment, ...], ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
+        """`forward` for a batch that is ready; with `create_graph` its results can be differentiated."""
 
         def energies(strained: Batch) -> Energies:
             return self.energies(strained, clusters=clusters, generator=generator)
 
         if not forces:
             return Prediction(**_fields(energies(batch)))
-        keep = self.training or batch.positions.requires_grad
-        stress = batch.periodic if stress is None else stress
-        result, force, tension = differentiate(energies, batch, stress=stress, create_graph=keep)
+        result, force, tension = differentiate(energies, batch, stress=stress, create_graph=create_graph)
         prediction = Prediction(**_fields(result), forces=force, stress=tension)
-        return prediction if keep else _detached(prediction)
+        return prediction if create_graph else _detached(prediction)
 
 
 def _dipole(batch: Batch, charges: Float[Tensor, "atom"]) -> Float[Tensor, "molecule 3"]:

@@ -34,11 +34,11 @@ class AtomPairs:
 
     def length(self, edges: Edges) -> Float[Tensor, "pair"]:
         """Distance of each pair, Å."""
-        return take(edges.length, self.row[: len(self.row) // 2])
+        return take(edges.length, self.row[: self.row.shape[0] // 2])
 
     def direction(self, edges: Edges) -> Float[Tensor, "edge 3"]:
         """Unit vector of every edge, both ways."""
-        one_way = take(edges.vector / edges.length[:, None], self.row[: len(self.row) // 2])
+        one_way = take(edges.vector / edges.length[:, None], self.row[: self.row.shape[0] // 2])
         return torch.cat([one_way, -one_way])
 
 
@@ -46,12 +46,12 @@ def times_pair(
     values: Float[Tensor, "edge channel"], weight: Float[Tensor, "pair channel"]
 ) -> Float[Tensor, "edge channel"]:
     """Values of the edges, ordered as in `AtomPairs`, times the weight of their pair."""
-    return (values.unflatten(0, (2, len(weight))) * weight).flatten(0, 1)
+    return (values.unflatten(0, (2, weight.shape[0])) * weight).flatten(0, 1)
 
 
 def turned_round(values: Float[Tensor, "edge *rest"]) -> Float[Tensor, "edge *rest"]:
     """The value of the opposite edge for every edge, ordered as in `AtomPairs`."""
-    return torch.roll(values, len(values) // 2, dims=0)
+    return torch.roll(values, values.shape[0] // 2, dims=0)
 
 
 def reverse_edges(neighbors: Neighbors, atoms: int) -> Int[Tensor, "edge"]:

@@ -122,7 +122,7 @@ class DimeNetPlusPlus(Backbone):
         """New messages; the output block before them is closed into the energy, the next one opened."""
         geometry: Geometry = state.own
         message = self.interactions[layer](state.message, geometry)
-        hidden = self.outputs[layer + 1].features(message, geometry.radial, state.target, len(state.energy))
+        hidden = self.outputs[layer + 1].features(message, geometry.radial, state.target, state.energy.shape[0])
         energy = state.energy + self.outputs[layer].energies(state.hidden)
         return replace(state, layer=layer, message=message, hidden=hidden, energy=energy)
 

@@ -69,7 +69,7 @@ class EmbeddingBlock(nn.Module):
         element = self.elements(numbers)
         received, sent, own = self.mix.weight.chunk(3, dim=1)
         ends = take(linear(element, received), pairs.target) + take(linear(element, sent), pairs.source)
-        both_ways = ends.unflatten(0, (2, len(radial)))
+        both_ways = ends.unflatten(0, (2, radial.shape[0]))
         return silu(both_ways + linear(silu(self.radial(radial)), own, self.mix.bias)).flatten(0, 1)
 
 

@@ -81,4 +81,4 @@ def expand_pairs(
         for degree in range(degrees)
     ]
     everyone = slots.collect(torch.cat(parts, dim=-1))
-    return everyone.view(len(values), degrees, values.shape[1]) - values[:, None]
+    return everyone.view(values.shape[0], degrees, values.shape[1]) - values[:, None]

@@ -159,7 +159,7 @@ class GemNetT(Backbone):
         """New atoms and messages; the output block before them is closed into the energy, the next one opened."""
         inner: Inner = state.own
         atom, message = self.interactions[layer](inner.atom, state.message, inner.geometry)
-        hidden = self.outputs[layer + 1].features(message, inner.geometry, len(atom))
+        hidden = self.outputs[layer + 1].features(message, inner.geometry, atom.shape[0])
         energy = state.energy + self.outputs[layer].energies(state.hidden)
         inner = replace(inner, atom=atom)
         return replace(state, layer=layer, message=message, hidden=hidden, energy=energy, own=inner)

@@ -179,7 +179,7 @@ class InteractionBlock(nn.Module):
         source, target = geometry.table.pairs.source, geometry.table.pairs.target
         x = self.before(halve(self.dense(message) + self.triplets(message, geometry)))
         message = self.after(halve(message + x))
-        atom = halve(atom + self.atom_update(message, geometry.atom_gate, target, len(atom)))
+        atom = halve(atom + self.atom_update(message, geometry.atom_gate, target, atom.shape[0]))
         return atom, halve(message + self.refine(self.concatenate(atom, message, source, target)))
 
 

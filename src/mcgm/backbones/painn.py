@@ -78,7 +78,7 @@ class FirstMessage(MessageBlock):
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
         scalar, along = self.messages(state, SCALAR, ALONG)
-        return segment_sum(scalar, state.table.pairs.target, len(state.features)), self.along_edges(state, along)
+        return segment_sum(scalar, state.table.pairs.target, state.features.shape[0]), self.along_edges(state, along)
 
 
 class Message(MessageBlock):
@@ -86,7 +86,7 @@ class Message(MessageBlock):
 
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
-        pairs, atoms = state.table.pairs, len(state.features)
+        pairs, atoms = state.table.pairs, state.features.shape[0]
         scalar, vector, along = self.messages(state, SCALAR, CARRIED, ALONG)
         carried = segment_sum(take(state.vectors, pairs.source) * vector[:, None], pairs.target, atoms)
         return segment_sum(scalar, pairs.target, atoms), carried + self.along_edges(state, along)

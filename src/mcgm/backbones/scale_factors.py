@@ -43,7 +43,7 @@ class Variances:
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Add one pass; the output already carries the factor of before."""
-        rows = len(output)
+        rows = output.shape[0]
         if rows > 1:
             self.reference += rows * float(inputs[0].var(dim=0).mean())
             self.values += rows * float(output.var(dim=0).mean())

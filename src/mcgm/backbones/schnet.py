@@ -47,7 +47,7 @@ class Interaction(nn.Module):
         """Residual of the features."""
         weight = self.filter(state.basis) * state.envelope
         message = times_pair(take(self.source(state.features), state.pairs.source), weight)
-        return self.output(segment_sum(message, state.pairs.target, len(state.features)))
+        return self.output(segment_sum(message, state.pairs.target, state.features.shape[0]))
 
 
 class SchNet(Backbone):

@@ -132,7 +132,7 @@ class ViSNet(Backbone):
     def _geometry(self, edges: Edges, index: PairIndex) -> PairGeometry:
         unit = edges.vector / edges.length[:, None]
         harmonics = unit if self.components == 3 else torch.cat([unit, _second_degree(unit)], dim=-1)
-        count = len(index.source)
+        count = index.source.shape[0]
         length = edges.length.new_zeros(count).index_add(0, index.row, edges.length)
         direction = harmonics.new_zeros(count, self.components).index_add(0, index.row, harmonics)
         return PairGeometry(

@@ -68,7 +68,7 @@ class Messages(nn.Module, ABC):
         """What to add to scalars and vectors."""
         message = self._attend(self.norm(scalars), pairs, geometry)
         gathered = self.gathered(vectors, message, geometry)
-        gate, scale, shift = self.out(segment_sum(message, geometry.target, len(scalars))).chunk(3, dim=-1)
+        gate, scale, shift = self.out(segment_sum(message, geometry.target, scalars.shape[0])).chunk(3, dim=-1)
         first, second, third = linear_parts(self.inner, vectors, 3)
         return (first * second).sum(1) * scale + shift, third * gate[:, None] + gathered
 
@@ -117,7 +117,7 @@ class LaterMessages(Messages):
         """The sources' vectors, scaled, and new ones along the pairs."""
         along_vector, along_pair = (silu(part) for part in linear_parts(self.spread, message, 2))
         carried = take(vectors, geometry.source) * along_vector[:, None]
-        return segment_sum(carried, geometry.target, len(vectors)) + geometry.from_pairs(along_pair)
+        return segment_sum(carried, geometry.target, vectors.shape[0]) + geometry.from_pairs(along_pair)
 
 
 class PairUpdate(nn.Module):

@@ -30,7 +30,7 @@ def laboratory_axes(
     arm: Float[Tensor, "structure size 3"], present: Bool[Tensor, "structure size"]
 ) -> Float[Tensor, "structure 3 3"]:
     """x, y and z: does not turn with the structure, and is smooth."""
-    return torch.eye(3, dtype=arm.dtype, device=arm.device).expand(len(arm), 3, 3)
+    return torch.eye(3, dtype=arm.dtype, device=arm.device).expand(arm.shape[0], 3, 3)
 
 
 def principal_axes(

@@ -216,7 +216,7 @@ class NeuralP3MBlock(LongRange):
         assigned = self.to_mesh[layer](scalars, pairs.atom, pairs.point, pairs.points, state)
         points = assigned if state.points is None else state.points + assigned
         points = points + self.fourier[layer](points)
-        update = self.to_atoms[layer](points, pairs.point, pairs.atom, len(scalars), state)
+        update = self.to_atoms[layer](points, pairs.point, pairs.atom, scalars.shape[0], state)
         return update, P3MState(state.batch, pairs, state.basis, state.envelope, points)
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: P3MState) -> Contribution:

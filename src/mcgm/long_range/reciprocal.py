@@ -129,7 +129,7 @@ class Waves:
         real, imaginary = self.structure_factors(features)
         padded = self.cosine.mT @ (weight * real) + self.sine.mT @ (weight * imaginary)
         padded = padded if self.window is None else padded * self.window
-        return self.chosen.unpad(padded, len(features))
+        return self.chosen.unpad(padded, features.shape[0])
 
 
 def about_centroid(batch: Batch) -> Float[Tensor, "atom 3"]:

@@ -255,7 +255,7 @@ class Strength(nn.Module):
         steepness = 1 + self.steepness.abs()
         exponent = steepness * (1 - size[:, None] * (1 - torch.tanh(self.ratio.abs())))
         strength = torch.pow(self.base.abs(), exponent.abs())
-        return torch.cat([strength.new_ones(len(size), 1), strength], dim=1)
+        return torch.cat([strength.new_ones(size.shape[0], 1), strength], dim=1)
 
     def penalty(self) -> Float[Tensor, ""] | None:
         """Mean size of the bases; `None` where there are none."""

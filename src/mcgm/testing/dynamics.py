@@ -76,12 +76,31 @@ def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: fl
     relaxed = _relaxed(_Surface(potential, structure, 0.0))
     if relaxed is not None and _bonds_hold(potential, structure, relaxed):
         with suppress(StructureError):  # atoms that meet later on need the springs, too
-            surface = _Surface(potential, relaxed, 0.0)
-            run = _simulate(surface, temperature_K=300.0, timestep_fs=0.5, duration_ps=duration_ps, seed=0)
-            if _is_whole(structure, run):
-                return Drift(run.drift, held=False)
+            bonds = _Bonds.of(structure)
+            run = _simulate(_Surface(potential, relaxed, 0.0), duration_ps=duration_ps, bonds=bonds)
+            return Drift(run.drift, held=False)
     relaxed = _relaxed(_Surface(potential, structure, STIFFNESS)) or structure
     return Drift(energy_drift(potential, relaxed, duration_ps=duration_ps, stiffness=STIFFNESS), held=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bonds:
+    """The bonds of a structure."""
+
+    structure: Structure
+    bonded: set[tuple[int, int]]
+
+    @classmethod
+    def of(cls, structure: Structure) -> _Bonds:
+        """Pairs near enough."""
+        return cls(structure, _pairs(structure, BONDED))
+
+    def require(self, positions: np.ndarray) -> None:
+        """Raise a `StructureError` where a bond is broken or crushed, or other atoms come as near as bonded ones."""
+        frame = self.structure.replace(positions=positions)
+        stretch = _bond_stretch(self.structure, frame)
+        if (stretch > BROKEN).any() or (stretch < CRUSHED).any() or _pairs(frame, 1.0) - self.bonded:
+            raise StructureError(f"{self.structure}: its bonds do not hold.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +124,9 @@ class _Surface:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """Where atoms came to now and then, Å, and the energies that velocity Verlet conserves, eV, at every step (fs)."""
+    """Energies that velocity Verlet conserves, eV, at every step (fs)."""
 
-    frames: list[np.ndarray]
+    atoms: int
     conserved: np.ndarray
     timestep_fs: float
 
@@ -115,18 +134,30 @@ class _Run:
     def drift(self) -> float:
         """Absolute slope of a straight line through the energies, meV per atom and ps."""
         time_ps = np.arange(len(self.conserved)) * self.timestep_fs / 1000
-        return float(abs(np.polyfit(time_ps, self.conserved, 1)[0]) * 1000 / len(self.frames[0]))
+        return float(abs(np.polyfit(time_ps, self.conserved, 1)[0]) * 1000 / self.atoms)
 
 
-def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, duration_ps: float, seed: int) -> _Run:
-    """Velocity Verlet from the surface's structure."""
+def _simulate(
+    surface: _Surface,
+    *,
+    duration_ps: float,
+    temperature_K: float = 300.0,
+    timestep_fs: float = 0.5,
+    seed: int = 0,
+    bonds: _Bonds | None = None,
+) -> _Run:
+    """Velocity Verlet from the surface's structure.
+
+    Raises:
+        StructureError: energy or forces are not finite, or `bonds` do not hold.
+    """
     atoms = surface.structure.to_atoms()
     thermalize_momenta(atoms, temperature_K, rng=np.random.default_rng(seed))
     Stationary(atoms)
     masses, h = atoms.get_masses()[:, None], timestep_fs * units.fs
     positions, velocities = surface.structure.positions, atoms.get_velocities()
     energy, forces = surface(positions)
-    rows, frames = [], []
+    rows = []
     for step in range(round(1000 * duration_ps / timestep_fs)):
         last_velocities, last_forces = velocities, forces
         velocities = velocities + h / 2 * forces / masses
@@ -136,9 +167,9 @@ def _simulate(surface: _Surface, *, temperature_K: float, timestep_fs: float, du
         total = energy + float((masses * velocities**2).sum()) / 2
         ahead, behind = float((last_velocities * forces).sum()), float((velocities * last_forces).sum())
         rows.append((total, float((forces**2 / masses).sum()), ahead, behind))
-        if step % LOOK_EVERY == 0:
-            frames.append(positions)
-    return _Run([*frames, positions], _conserved(np.array(rows), h), timestep_fs)
+        if bonds is not None and step % LOOK_EVERY == 0:
+            bonds.require(positions)
+    return _Run(len(masses), _conserved(np.array(rows), h), timestep_fs)
 
 
 def _conserved(rows: Float[np.ndarray, "step 4"], timestep: float) -> Float[np.ndarray, "rest"]:
@@ -170,22 +201,10 @@ def _bonds_hold(potential: Predictor, structure: Structure, relaxed: Structure) 
     """Whether bonds of the structure are there after relaxation and a short run."""
     if (_bond_stretch(structure, relaxed) > BROKEN).any():
         return False
-    trial = _Surface(potential, relaxed, 0.0)
     try:
-        run = _simulate(trial, temperature_K=300.0, timestep_fs=0.5, duration_ps=TRIAL_PS, seed=1)
-        return _is_whole(structure, run)
+        _simulate(_Surface(potential, relaxed, 0.0), duration_ps=TRIAL_PS, seed=1, bonds=_Bonds.of(structure))
     except StructureError:
         return False
-
-
-def _is_whole(structure: Structure, run: _Run) -> bool:
-    """Whether no bond breaks or is crushed on the way, and no other atoms come as near as bonded ones."""
-    bonded = _pairs(structure, BONDED)
-    for positions in run.frames:
-        frame = structure.replace(positions=positions)
-        stretch = _bond_stretch(structure, frame)
-        if (stretch > BROKEN).any() or (stretch < CRUSHED).any() or _pairs(frame, 1.0) - bonded:
-            return False
     return True
 
 

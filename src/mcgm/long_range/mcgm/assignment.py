@@ -98,10 +98,10 @@ class Assignment:
     @classmethod
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
         """Every member in exactly one cluster."""
-        member = torch.arange(len(cluster), device=cluster.device)
-        weight = torch.ones(len(cluster), dtype=dtype, device=cluster.device)
+        member = torch.arange(cluster.shape[0], device=cluster.device)
+        weight = torch.ones(cluster.shape[0], dtype=dtype, device=cluster.device)
         size = segment_sum(weight, cluster, clusters).clamp(min=1)
-        return cls(member, cluster, weight, len(cluster), clusters, is_hard=True, size=size)
+        return cls(member, cluster, weight, cluster.shape[0], clusters, is_hard=True, size=size)
 
     @classmethod
     def soft(cls, clusters_of_member: Int[Tensor, "member choice"], clusters: int, dtype: torch.dtype) -> Assignment:
@@ -144,7 +144,7 @@ class Assignment:
 
     def first(self, members: int) -> Assignment:
         """Of the first members alone, for rules that give every member equally many rows, member after member."""
-        rows = len(self.member) // self.members * members
+        rows = self.member.shape[0] // self.members * members
         member, cluster, weight = self.member[:rows], self.cluster[:rows], self.weight[:rows]
         if self.is_hard:
             return Assignment.hard(cluster, self.clusters, weight.dtype)

@@ -220,14 +220,14 @@ class Hierarchy(LongRange):
         features, assignments = exchange.rise(nodes, state.presence, assign)
         features[-1] = exchange.total_charge(features[-1], state.density)
         if guests is not None:
-            assignments[0] = assignments[0].first(len(scalars))
+            assignments[0] = assignments[0].first(scalars.shape[0])
         update, *received = exchange.descend(features, assignments)
         return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(assignments)))
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:
         """Energies of the clusters of every level, from the last layer's features."""
         owner = state.index.owner
-        energies, mass = [], scalars.new_ones(len(scalars))
+        energies, mass = [], scalars.new_ones(scalars.shape[0])
         for assignment, head, features in zip(state.layers[-1], self.heads, state.features, strict=True):
             mass = assignment.total(mass)
             energies.append(self.weighting(mass) * head(features))

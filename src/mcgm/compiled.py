@@ -1,0 +1,273 @@
+"""Compiled potentials: energy, forces and stress of a network as one graph of fused kernels, for any batch.
+
+`torch.compile` cannot differentiate a compiled energy twice, so that forces could not be trained on. Energy and forces
+are therefore traced together, down to single operations with symbolic lengths, and that graph is compiled; training
+differentiates it once more, as any other. One graph serves all batches of one form (see `mcgm.leaves.take_apart`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch._dynamo.source import ConstantSource
+from torch._inductor.compile_fx import compile_fx
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+from torch.nn.utils.stateless import _reparametrize_module
+
+from mcgm.backbones.base import Backbone
+from mcgm.batch import Batch
+from mcgm.errors import ConfigError
+from mcgm.leaves import Leaf, put_together, take_apart
+from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.potential import ElementReference, NetworkPotential, Potential, Prediction
+
+MOST_GRAPHS = 8
+"""Graphs that are compiled for one potential; forms of batches beyond them run uncompiled."""
+
+_log = logging.getLogger("mcgm")
+
+_DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+
+
+class CompiledPotential(Potential):
+    """A network potential whose predictions come from compiled graphs; equal to it but for rounding.
+
+    The first batch of a form runs as it is; the second compiles, which takes a minute or two, so that what occurs only
+    once is not compiled for. Where `batch.positions` requires grad nothing is compiled. Nothing is drawn: blocks that
+    look for clusters (K-means++, random) are compiled with `clusters` given, and refused without.
+
+    Args:
+        network: the potential; its weights are shared, so that training trains both.
+
+    Raises:
+        ConfigError: a committee; or, at a prediction, a block that decides by numbers what is computed.
+    """
+
+    def __init__(self, network: Potential) -> None:
+        super().__init__()
+        if not isinstance(network, NetworkPotential):
+            raise ConfigError(
+                f"compile: got a {type(network).__name__}; required: a single network. Compile the members, one by one."
+            )
+        self.network = network
+        self.specification = network.specification
+        self.elements = network.elements
+        self.long_range = network.long_range
+        self._graphs = _Graphs()
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's."""
+        return self.network.backbone
+
+    @property
+    def scale(self) -> Tensor:  # type: ignore[override]
+        """The network's."""
+        return self.network.scale
+
+    @property
+    def references(self) -> ElementReference:  # type: ignore[override]
+        """The network's."""
+        return self.network.references
+
+    def index(self, batch: Batch) -> Batch:
+        """See the base class."""
+        return self.network.index(batch)
+
+    def forward(
+        self,
+        batch: Batch,
+        *,
+        forces: bool = True,
+        stress: bool | None = None,
+        clusters: tuple[tuple[Assignment, ...], ...] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
+        """See the base class."""
+        batch = self.network.ready(batch)
+        stress = forces and (batch.periodic if stress is None else stress)
+        if batch.positions.requires_grad or batch.cell.requires_grad:
+            return self.network(batch, forces=forces, stress=stress, clusters=clusters, generator=generator)
+        wanted = _Wanted(forces=forces, stress=stress, create_graph=self.network.training and torch.is_grad_enabled())
+        values, form = take_apart((batch, clusters))
+        key = wanted, self.dtype, self.device, form
+        graph = self._graphs.of(key, values) or self._graphs.new(key, self.network, wanted, batch, clusters)
+        if graph is None:
+            return self.network(batch, forces=forces, stress=stress, clusters=clusters)
+        return graph(values)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is computed, and whether the results can be differentiated by the weights."""
+
+    forces: bool
+    stress: bool
+    create_graph: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """Where the weights of a network are: read anew at every call, for training, casts and moves exchange tensors."""
+
+    homes: tuple[tuple[dict[str, Tensor | None], str], ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: NetworkPotential) -> Self:
+        """Parameters and buffers of all modules, each once."""
+        found: dict[int, tuple[dict[str, Any], str, str]] = {}
+        for prefix, module in network.named_modules():
+            for home in (module._parameters, module._buffers):
+                for name, value in home.items():
+                    if value is not None:
+                        found.setdefault(id(value), (home, name, f"{prefix}.{name}" if prefix else name))
+        homes, names = (tuple(part) for part in zip(*((f[:2], f[2]) for f in found.values()), strict=True))
+        return cls(homes, names)
+
+    @property
+    def values(self) -> list[Tensor]:
+        """As they are now."""
+        return [home[name] for home, name in self.homes]  # type: ignore[misc]
+
+
+@dataclass(frozen=True, eq=False)
+class _Graph:
+    """A compiled prediction, its result's form, and the conditions on lengths under which it is right."""
+
+    function: Callable[..., Sequence[Leaf]]
+    weights: _Weights
+    result: Prediction
+    lengths: Sequence[tuple[int, int]]
+    environment: ShapeEnv
+    conditions: str | None
+    create_graph: bool
+
+    def holds(self, values: Sequence[Leaf]) -> bool:
+        """Whether lengths meet the conditions."""
+        return self.conditions is None or bool(self.environment.evaluate_guards_expression(self.conditions, values))
+
+    def __call__(self, values: Sequence[Leaf]) -> Prediction:
+        with torch.set_grad_enabled(self.create_graph):
+            found = self.function(*_lengths(values, self.lengths), *values, *self.weights.values)
+        return put_together(self.result, found)
+
+
+class _Graphs:
+    """Graphs by the form of batches; a copy of a potential starts without any."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, list[_Graph]] = {}
+        self._seen: set[Hashable] = set()
+        self._is_full = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)()
+
+    def of(self, key: Hashable, values: Sequence[Leaf]) -> _Graph | None:
+        """A graph that serves a batch of these leaves."""
+        return next((graph for graph in self._found.get(key, ()) if graph.holds(values)), None)
+
+    def new(
+        self, key: Hashable, network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters: Any
+    ) -> _Graph | None:
+        """A graph for this batch and others like it; `None` where none was met before, or there are too many."""
+        if key not in self._seen:
+            self._seen.add(key)
+            return None
+        if sum(len(graphs) for graphs in self._found.values()) >= MOST_GRAPHS:
+            if not self._is_full:
+                _log.warning("%d graphs are compiled; further forms of batches run uncompiled.", MOST_GRAPHS)
+            self._is_full = True
+            return None
+        _log.info("compiling for %r", batch)
+        graph = _compiled(network, wanted, batch, clusters)
+        self._found.setdefault(key, []).append(graph)
+        return graph
+
+
+def _lengths(values: Sequence[Leaf], places: Sequence[tuple[int, int]]) -> list[int]:
+    return [values[leaf].shape[axis] for leaf, axis in places]  # type: ignore[union-attr]
+
+
+def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters: Any) -> _Graph:
+    """Trace with symbolic lengths, and compile.
+
+    Raises:
+        ConfigError: what is computed depends on numbers.
+    """
+    environment = ShapeEnv(duck_shape=False)
+    fake = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    values = [_symbolic(fake, k, value) for k, value in enumerate(take_apart((batch, clusters))[0])]
+    weights = _Weights.of(network)
+    parameters = [fake.from_tensor(value, static_shapes=True) for value in weights.values]
+    places = [
+        (leaf, axis)
+        for leaf, value in enumerate(values)
+        if isinstance(value, Tensor)
+        for axis, length in enumerate(value.shape)
+        if isinstance(length, torch.SymInt)
+    ]
+    arguments = [*_lengths(values, places), *values, *parameters]
+    results: list[Prediction] = []
+
+    def predict(*given: Any) -> tuple[Tensor | int, ...]:
+        end = len(places) + len(values)
+        symbolic_batch, symbolic_clusters = put_together((batch, clusters), given[len(places) : end])
+        own = dict(zip(weights.names, given[end:], strict=True))
+        with _reparametrize_module(network, own):
+            found = network.predict(
+                symbolic_batch,
+                forces=wanted.forces,
+                stress=wanted.stress,
+                create_graph=wanted.create_graph,
+                clusters=symbolic_clusters,
+            )
+        results.append(found)
+        return tuple(take_apart(found)[0])
+
+    try:
+        with fake, torch.set_grad_enabled(wanted.create_graph):
+            traced = _without_detach(make_fx(predict)(*arguments))
+    except _DATA_DEPENDENT as error:
+        raise ConfigError(
+            "compile: this potential decides by the numbers what is computed, as K-means++ does. Use the smooth "
+            "preset, labels found once per epoch (recluster='epoch') or frozen ones, or leave `compile` out."
+        ) from error
+    conditions = environment.produce_guards_expression(values)
+    with torch.set_grad_enabled(wanted.create_graph):
+        function: Any = compile_fx(traced, arguments)
+    return _Graph(function, weights, results[-1], places, environment, conditions, wanted.create_graph)
+
+
+def _symbolic(fake: FakeTensorMode, leaf: int, value: Tensor | int) -> Any:
+    """A tensor without numbers whose lengths above one are symbols, or a symbol."""
+    if isinstance(value, int):
+        return value if value < 2 else _symbolic(fake, leaf, torch.empty(value, 0)).shape[0]
+    sizes = [DimDynamic.DYNAMIC if length > 1 else DimDynamic.STATIC for length in value.shape]
+    sizes[1:] = [DimDynamic.STATIC] * len(sizes[1:])
+    context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+    return fake.from_tensor(value, source=ConstantSource(f"leaf{leaf}"), symbolic_context=context)
+
+
+def _without_detach(graph: GraphModule) -> GraphModule:
+    """What autograd has kept for itself is traced as detached, and would not be differentiated again."""
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.detach.default:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
