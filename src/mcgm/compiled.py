@@ -8,6 +8,8 @@ differentiates it once more, as any other. One graph serves all batches of one f
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -37,6 +39,9 @@ from mcgm.potential import ElementReference, NetworkPotential, Potential, Predic
 MOST_GRAPHS = 8
 """Graphs that are compiled for one potential; forms of batches beyond them run uncompiled."""
 
+COMPONENTS = 3
+"""Up to this length any axis but the first counts components, and is the same in all batches."""
+
 _log = logging.getLogger("mcgm")
 
 _DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
@@ -46,14 +51,14 @@ class CompiledPotential(Potential):
     """A network potential whose predictions come from compiled graphs; equal to it but for rounding.
 
     The first batch of a form runs as it is; the second compiles, which takes a minute or two, so that what occurs only
-    once is not compiled for. Where `batch.positions` requires grad nothing is compiled. Nothing is drawn: blocks that
-    look for clusters (K-means++, random) are compiled with `clusters` given, and refused without.
+    once is not compiled for. Two things run as they are: batches whose positions or cells require grad, and blocks that
+    look for labels of clusters (K-means++, random), unless `clusters` are given.
 
     Args:
         network: the potential; its weights are shared, so that training trains both.
 
     Raises:
-        ConfigError: a committee; or, at a prediction, a block that decides by numbers what is computed.
+        ConfigError: a committee, or there is no compiler; or, at a prediction, a network that cannot be traced.
     """
 
     def __init__(self, network: Potential) -> None:
@@ -62,6 +67,7 @@ class CompiledPotential(Potential):
             raise ConfigError(
                 f"compile: got a {type(network).__name__}; required: a single network. Compile the members, one by one."
             )
+        require_compiler(network.device)
         self.network = network
         self.specification = network.specification
         self.elements = network.elements
@@ -99,7 +105,8 @@ class CompiledPotential(Potential):
         """See the base class."""
         batch = self.network.ready(batch)
         stress = forces and (batch.periodic if stress is None else stress)
-        if batch.positions.requires_grad or batch.cell.requires_grad:
+        looks = clusters is None and self.specification.has_labels
+        if looks or batch.positions.requires_grad or batch.cell.requires_grad:
             return self.network(batch, forces=forces, stress=stress, clusters=clusters, generator=generator)
         wanted = _Wanted(forces=forces, stress=stress, create_graph=self.network.training and torch.is_grad_enabled())
         values, form = take_apart((batch, clusters))
@@ -108,6 +115,16 @@ class CompiledPotential(Potential):
         if graph is None:
             return self.network(batch, forces=forces, stress=stress, clusters=clusters)
         return graph(values)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise a `ConfigError` where kernels for this device could not be compiled."""
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if device.type == "cpu" and not any(shutil.which(name) for name in compilers):
+        raise ConfigError(
+            f"compile: found none of {', '.join(compilers)}; required: a C++ compiler. Install one (g++), name it in "
+            "the environment variable CXX, or leave `compile` out."
+        )
 
 
 @dataclass(frozen=True)
@@ -177,6 +194,11 @@ class _Graphs:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)()
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(len(graphs) for graphs in self._found.values())
+
     def of(self, key: Hashable, values: Sequence[Leaf]) -> _Graph | None:
         """A graph that serves a batch of these leaves."""
         return next((graph for graph in self._found.get(key, ()) if graph.holds(values)), None)
@@ -188,7 +210,7 @@ class _Graphs:
         if key not in self._seen:
             self._seen.add(key)
             return None
-        if sum(len(graphs) for graphs in self._found.values()) >= MOST_GRAPHS:
+        if self.count >= MOST_GRAPHS:
             if not self._is_full:
                 _log.warning("%d graphs are compiled; further forms of batches run uncompiled.", MOST_GRAPHS)
             self._is_full = True
@@ -244,21 +266,23 @@ def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters
             traced = _without_detach(make_fx(predict)(*arguments))
     except _DATA_DEPENDENT as error:
         raise ConfigError(
-            "compile: this potential decides by the numbers what is computed, as K-means++ does. Use the smooth "
-            "preset, labels found once per epoch (recluster='epoch') or frozen ones, or leave `compile` out."
+            "compile: what this potential computes depends on values, not on lengths alone; required: a block and a "
+            "backbone that never look at them. Leave `compile` out."
         ) from error
-    conditions = environment.produce_guards_expression(values)
+    conditions = environment.produce_guards_expression(values, ignore_static=False)
     with torch.set_grad_enabled(wanted.create_graph):
         function: Any = compile_fx(traced, arguments)
     return _Graph(function, weights, results[-1], places, environment, conditions, wanted.create_graph)
 
 
 def _symbolic(fake: FakeTensorMode, leaf: int, value: Tensor | int) -> Any:
-    """A tensor without numbers whose lengths above one are symbols, or a symbol."""
+    """A tensor without numbers whose lengths are symbols (but for 0, 1, and of components), or a symbol."""
     if isinstance(value, int):
         return value if value < 2 else _symbolic(fake, leaf, torch.empty(value, 0)).shape[0]
-    sizes = [DimDynamic.DYNAMIC if length > 1 else DimDynamic.STATIC for length in value.shape]
-    sizes[1:] = [DimDynamic.STATIC] * len(sizes[1:])
+    sizes = [
+        DimDynamic.DYNAMIC if length > (COMPONENTS if axis else 1) else DimDynamic.STATIC
+        for axis, length in enumerate(value.shape)
+    ]
     context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
     return fake.from_tensor(value, source=ConstantSource(f"leaf{leaf}"), symbolic_context=context)
 

@@ -38,7 +38,7 @@ def _form(item: Any, found: list[Leaf]) -> Hashable:
     if isinstance(item, Tensor):
         found.append(item)
         return item.dtype, item.device, item.requires_grad, *(length if length < 2 else 2 for length in item.shape)
-    kind = type(item)
+    kind: Any = type(item)
     if kind is int or kind is SymInt:
         found.append(item)
         return min(item, 2)
@@ -49,7 +49,7 @@ def _form(item: Any, found: list[Leaf]) -> Hashable:
 
 
 def _rebuilt(item: Any, values: Iterator[Leaf]) -> Any:
-    kind = type(item)
+    kind: Any = type(item)
     if isinstance(item, Tensor) or kind is int or kind is SymInt:
         return next(values)
     if isinstance(item, tuple):

@@ -1,13 +1,15 @@
 """The drift of the total energy as a figure."""
 
 import numpy as np
+import pytest
 import torch
 from ase import units
 
 from mcgm import build
+from mcgm.errors import StructureError
 from mcgm.structure import Structure
 from mcgm.testing import drift_at_rest, energy_drift, zoo
-from mcgm.testing.dynamics import _is_whole, _Run, _simulate
+from mcgm.testing.dynamics import _Bonds, _simulate
 
 
 class Oscillator:
@@ -62,11 +64,8 @@ def test_a_structure_is_whole_only_without_crushed_bonds_and_new_neighbours():
         met[atom] = methane.positions[0] + 1.1 * between + side * aside
     broken = methane.positions.copy()
     broken[1] = methane.positions[0] + 2.2 * first
-    whole = methane.positions
-    for frames, expected in (
-        ([whole], True),
-        ([whole, crushed, whole], False),
-        ([met, whole], False),
-        ([broken], False),
-    ):
-        assert _is_whole(methane, _Run(frames, np.zeros(1), 0.5)) == expected
+    bonds = _Bonds.of(methane)
+    bonds.require(methane.positions)
+    for frame in (crushed, met, broken):
+        with pytest.raises(StructureError, match="do not hold"):
+            bonds.require(frame)

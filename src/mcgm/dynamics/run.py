@@ -48,6 +48,7 @@ def simulate(
     model: str = "",
     resume: bool = False,
     stop_at_spread: float | None = None,
+    compile: bool = False,
     watch: Watch = lambda step, row: None,
 ) -> Outcome:
     """Move the atoms and record every `settings.every` steps, and the last one, in `folder`.
@@ -59,6 +60,7 @@ def simulate(
         model: what identifies the potential; another one is not gone on with.
         stop_at_spread: end, with a frame, where the members of a committee differ by more than this in the force on
             any atom, eV/Å; looked at in every step.
+        compile: fuse the network into one graph: faster steps after a minute or two, the same but for rounding.
 
     Raises:
         ConfigError: a potential that jumps, or that has no spread to stop at; a folder in use, or of a run with other
@@ -73,7 +75,7 @@ def simulate(
     state = _state(folder, inputs, steps, resume)
     chance = np.random.default_rng(settings.seed)
     atoms = atoms.copy()
-    calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype)
+    calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype, compile=compile)
     velocities = (
         "from the file"
         if atoms.has("momenta")
@@ -93,7 +95,9 @@ def simulate(
     return Outcome(velocities, 0 if state is None else state.step, run.rebuilds, stopped_at)
 
 
-def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: str) -> MCGMCalculator:
+def calculator_for(
+    potential: Potential, atoms: Atoms, *, clusters: str, dtype: str, compile: bool = False
+) -> MCGMCalculator:
     """The calculator whose clusters are made at every frame ("fresh"), or are those of `atoms` ("frozen").
 
     Raises:
@@ -102,7 +106,9 @@ def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: 
     if clusters == "fresh" and not potential.is_smooth:
         raise ConfigError(jumps(potential) + (" Here: --clusters frozen." if potential.has_labels else ""))
     choice: str | ClusterChoice = FrozenClusters(at=atoms) if clusters == "frozen" else clusters
-    return MCGMCalculator(potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice)
+    return MCGMCalculator(
+        potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice, compile=compile
+    )
 
 
 def fingerprint(atoms: Atoms) -> str:

@@ -37,6 +37,7 @@ def admit(
     dtype: torch.dtype | None = None,
     clusters: str | ClusterChoice = "fresh",
     allow_discontinuous: bool = False,
+    compiled: bool = False,
 ) -> tuple[Potential, ClusterSource]:
     """A copy of the potential, or of the one in the file, for evaluation only, and the source of its clusters.
 
@@ -44,15 +45,18 @@ def admit(
 
     Args:
         dtype: float32 or float64; default: that of the potential.
+        compiled: as a `mcgm.compiled.CompiledPotential`.
 
     Raises:
-        ConfigError: a type that is no precision, an unknown choice of clusters, or jumps that were not allowed.
+        ConfigError: a type that is no precision, an unknown choice of clusters, jumps that were not allowed, or what
+            cannot be compiled.
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
     with torch.inference_mode(False):
         given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
         admitted = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)
+        admitted = _compiled(admitted) if compiled else admitted
         source = cluster_choice(clusters).source(admitted)
     if not (source.is_smooth or allow_discontinuous):
         raise ConfigError(jumps(admitted))
@@ -61,6 +65,12 @@ def admit(
             why = admitted.not_promised[symmetry]
             warnings.warn(f"this potential promises no invariance under {symmetry}: {why}.", stacklevel=3)
     return admitted, source
+
+
+def _compiled(potential: Potential) -> Potential:
+    from mcgm.compiled import CompiledPotential  # takes a second to import
+
+    return CompiledPotential(potential)
 
 
 def precision(name: str | torch.dtype | None) -> torch.dtype | None:

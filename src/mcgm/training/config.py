@@ -137,7 +137,8 @@ class TrainingConfig:
     `early_stopping` counts validations without improvement. `checkpoint_minutes` is the most that an interruption
     loses (0: after every step; null: after every epoch only). `clip` bounds the gradient's norm. `weight_decay` is
     AdamW's. `steps` overrides `epochs`, rounded up to whole epochs. `freeze` is the part of a saved model (`start`)
-    that keeps its weights.
+    that keeps its weights. `compile` fuses training steps into one graph, which takes minutes at the start; validation
+    runs as it is.
     """
 
     epochs: int = 100
@@ -152,6 +153,7 @@ class TrainingConfig:
     freeze: Literal["none", "backbone", "long_range"] = "none"
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
+    compile: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     num_nodes: int = 1

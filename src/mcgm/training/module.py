@@ -10,7 +10,7 @@ import lightning.pytorch as lightning
 import torch
 from torch import Tensor
 
-from mcgm.errors import TooLargeError, TrainingError
+from mcgm.errors import ConfigError, TooLargeError, TrainingError
 from mcgm.potential import NetworkPotential, Prediction
 from mcgm.splitting import Splitter
 from mcgm.training.batches import LabelledBatch
@@ -18,7 +18,7 @@ from mcgm.training.config import TrainingConfig
 from mcgm.training.gradients import Differentiator, GradientSum, named, what_is_not_finite
 from mcgm.training.loss import TERMS, LossTerms, label_counts, loss_terms
 from mcgm.training.metrics import ErrorSums, not_finite
-from mcgm.training.parts import Hierarchies, Portion, by_structure, in_parts, predicted
+from mcgm.training.parts import Hierarchies, Portion, Predictor, by_structure, in_parts, predicted
 from mcgm.training.ranks import gathered, raise_too_large, total
 from mcgm.training.schedule import Schedule
 
@@ -39,6 +39,7 @@ class PotentialModule(lightning.LightningModule):
         self.config = config
         self.schedule = schedule
         self.forces = forces
+        self._predictor = _predictor(potential, config)
         self.training_splitter = Splitter("training")
         self.validation_splitter = Splitter("validation")
         self.clustering_splitter = Splitter("clustering of the training part")
@@ -116,7 +117,7 @@ class PotentialModule(lightning.LightningModule):
         batch = portion.data.batch
         stress = self.config.loss.stress_weight > 0 and batch.periodic
         options = {"clusters": portion.prescribed, "generator": self._generator(self.global_step)}
-        return predicted(self.potential, batch, forces=self.forces, stress=stress, **options)
+        return predicted(self._predictor, batch, forces=self.forces, stress=stress, **options)
 
     def training_step(self, data: LabelledBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of all ranks together; keeps its gradient for `backward`.
@@ -234,6 +235,20 @@ class PotentialModule(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a labelled batch (Lightning's own way refuses frozen dataclasses)."""
         return batch.to(device)
+
+
+def _predictor(potential: NetworkPotential, config: TrainingConfig) -> Predictor:
+    """What training steps ask; a method, so that weights that are shared are not registered twice."""
+    if not config.compile:
+        return potential.forward
+    if potential.specification.has_labels and getattr(potential.specification, "recluster", "forward") != "epoch":
+        raise ConfigError(
+            "training.compile: this block looks for clusters in every step, which depends on values. Use the smooth "
+            "preset (long_range: mcgm), or recluster: epoch in model.long_range_options."
+        )
+    from mcgm.compiled import CompiledPotential
+
+    return CompiledPotential(potential).forward
 
 
 def _kept(trainer: lightning.Trainer) -> str:

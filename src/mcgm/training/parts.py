@@ -87,7 +87,11 @@ def in_parts(splitter: Splitter, potential: Potential, whole: Portion, do: Calla
     return splitter.run(work)
 
 
-def predicted(potential: Potential, batch: Batch, *, forces: bool, stress: bool, **options: Any) -> Prediction:
+Predictor = Callable[..., Prediction]
+"""A potential, or its `forward`."""
+
+
+def predicted(potential: Predictor, batch: Batch, *, forces: bool, stress: bool, **options: Any) -> Prediction:
     """What is asked for, and no more: stress without forces, too."""
     prediction = potential(batch, forces=forces or stress, stress=stress, **options)
     return prediction if forces else replace(prediction, forces=None)

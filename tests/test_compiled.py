@@ -1,0 +1,180 @@
+"""Compiled potentials predict what the network does, for all batches of a form, and train as it does."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import mcgm.compiled
+from mcgm import Batch, Committee, build
+from mcgm.compiled import CompiledPotential
+from mcgm.errors import ConfigError
+from mcgm.interfaces.ase import MCGMCalculator
+from mcgm.testing import zoo
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+CUTOFF = 4.0
+MIXED = (["caffeine", "benzene"], ["alanine dipeptide", "CH4", "HCN"], ["benzene", "benzene", "CH4", "caffeine"])
+
+
+def make(long_range="mcgm", backbone="schnet", **options):
+    torch.manual_seed(0)
+    small = {"channels": 16, "layers": 1} if backbone in ("painn", "visnet") else {"layers": 1}
+    return build(
+        backbone=backbone, long_range=long_range, cutoff=CUTOFF, scale=0.3, backbone_options=small, **options
+    ).double()
+
+
+def batches(mixes=MIXED, dtype=torch.float64):
+    animals = zoo()
+    return [Batch.from_structures([animals[name] for name in names], cutoff=CUTOFF, dtype=dtype) for names in mixes]
+
+
+@pytest.fixture
+def uncompiled_kernels(monkeypatch):
+    """Graphs are traced, and run operation by operation."""
+    graphs = []
+
+    def keep(graph, arguments):
+        graphs.append(graph)
+        return lambda *given: graph(*given)
+
+    monkeypatch.setattr(mcgm.compiled, "compile_fx", keep)
+    return graphs
+
+
+def gradients(potential, batch, parameters):
+    prediction = potential(batch)
+    loss = prediction.energy.square().sum() + prediction.forces.square().sum()
+    return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+
+def assert_same_gradients(compiled, potential, batch, relative=1e-6):
+    parameters = list(potential.parameters())
+    both = (gradients(each, batch, parameters) for each in (compiled, potential))
+    for mine, other in zip(*both, strict=True):
+        if other is None:
+            assert mine is None or mine.abs().max() == 0
+        else:
+            assert (mine - other).abs().max() <= relative * other.abs().max().clamp(min=1e-6)
+
+
+def assert_alike(found, expected, limit=1e-10):
+    for name in ("energy", "atom_energy", "cluster_energy", "forces"):
+        assert (getattr(found, name) - getattr(expected, name)).abs().max() < limit
+    assert [len(layer) for layer in found.clusters] == [len(layer) for layer in expected.clusters]
+    for layer, other in zip(found.clusters, expected.clusters, strict=True):
+        for level, same in zip(layer, other, strict=True):
+            assert torch.equal(level.assignment.cluster, same.assignment.cluster)
+            assert level.assignment.clusters == same.assignment.clusters
+
+
+def test_one_compiled_graph_serves_batches_of_all_sizes_and_can_be_trained():
+    potential = make("element_mean").train()
+    compiled = CompiledPotential(potential)
+    sizes = batches()
+    compiled(sizes[0])
+    for batch in sizes:
+        found = compiled(batch)
+        assert_alike(found, potential(batch))
+        assert_same_gradients(compiled, potential, batch)
+    assert compiled._graphs.count == 1
+
+
+def test_calculator_compiles_and_dynamics_stays_on_the_same_way():
+    potential = make().eval()
+    atoms = zoo()["caffeine"].to_atoms()
+    fused, plain = (MCGMCalculator(potential, compile=choice) for choice in (True, False))
+    for step in range(4):
+        atoms.positions += 0.02 * np.random.default_rng(step).normal(size=atoms.positions.shape)
+        energy, forces = (fused.get_potential_energy(atoms), fused.get_forces(atoms))
+        assert energy == pytest.approx(plain.get_potential_energy(atoms), abs=1e-10)
+        assert np.abs(forces - plain.get_forces(atoms)).max() < 1e-10
+    assert fused.potential._graphs.count == 1
+
+
+@pytest.mark.parametrize("backbone", ["painn", "visnet", "dimenet++", "gemnet-t"])
+def test_backbones_are_traced_for_any_sizes(backbone, uncompiled_kernels):
+    potential = make(backbone=backbone).train()
+    compiled = CompiledPotential(potential)
+    first, *others = batches()
+    compiled(first)
+    for batch in (first, *others):
+        assert_alike(compiled(batch), potential(batch))
+        assert_same_gradients(compiled, potential, batch)
+    assert len(uncompiled_kernels) == 1
+
+
+@pytest.mark.parametrize("block", ["none", "charges", "element_mean", "mcgm_paper"])
+def test_blocks_are_traced_for_periodic_structures_with_stress(block, uncompiled_kernels):
+    potential = make(block).eval()
+    compiled = CompiledPotential(potential)
+    salt = zoo()["NaCl cell"]
+    pair, three = (Batch.from_structures([salt] * k, cutoff=CUTOFF, dtype=torch.float64) for k in (2, 3))
+    compiled(pair)
+    for batch in (pair, three, pair):
+        found, expected = compiled(batch), potential(batch)
+        assert_alike(found, expected)
+        assert (found.stress - expected.stress).abs().max() < 1e-12
+    assert (len(uncompiled_kernels) == 0) == (block == "mcgm_paper"), "labels are looked for, uncompiled"
+
+
+def test_prescribed_clusters_are_compiled(uncompiled_kernels):
+    potential = make("mcgm_paper").eval()
+    compiled = CompiledPotential(potential)
+    for batch in batches()[:2] * 2:
+        labels = tuple(tuple(level.assignment for level in layer) for layer in potential(batch).clusters)
+        assert_alike(compiled(batch, clusters=labels), potential(batch, clusters=labels))
+    assert uncompiled_kernels
+
+
+def test_a_graph_whose_conditions_fail_is_not_used(uncompiled_kernels):
+    """A network that looks at a length gets a graph of its own for every answer."""
+    potential = make("none").eval()
+    inner = potential.backbone.atom_energies
+    potential.backbone.atom_energies = lambda state: inner(state) * (2.0 if state.features.shape[0] > 40 else 1.0)
+    compiled = CompiledPotential(potential)
+    small, large = batches((["benzene", "CH4"], ["caffeine", "alanine dipeptide"]))
+    compiled(small)
+    for batch in (small, large, small, large):
+        assert_alike(compiled(batch), potential(batch))
+    assert len(uncompiled_kernels) == 2
+
+
+def test_it_follows_weights_casts_and_copies(uncompiled_kernels):
+    compiled = CompiledPotential(make().eval())
+    batch = batches()[0]
+    before = [compiled(batch).energy for _ in range(2)][-1]
+    with torch.no_grad():
+        compiled.network.backbone.head.energy.weight.mul_(3.0)
+    after = compiled(batch)
+    assert_alike(after, compiled.network(batch))
+    assert not torch.allclose(after.energy, before)
+    single = copy.deepcopy(compiled).float()
+    rough = [single(batches(dtype=torch.float32)[0]) for _ in range(2)][-1]
+    assert rough.forces.dtype == torch.float32
+    assert (rough.energy - after.energy).abs().max() < 1e-3
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch):
+    with pytest.raises(ConfigError, match="single network"):
+        CompiledPotential(Committee([make().float(), make().float()]))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="C\\+\\+ compiler"):
+        CompiledPotential(make())
+
+
+def test_a_block_that_looks_at_values_is_refused(uncompiled_kernels):
+    potential = make("none").eval()
+    inner = potential.backbone.atom_energies
+    potential.backbone.atom_energies = lambda state: (
+        inner(state) * (2.0 if float(state.features.detach().sum()) > 0 else 1.0)
+    )
+    compiled = CompiledPotential(potential)
+    batch = batches()[0]
+    compiled(batch)
+    with pytest.raises(ConfigError, match="depends on values"):
+        compiled(batch)
