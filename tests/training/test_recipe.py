@@ -6,8 +6,8 @@ import ase.io
 import pytest
 import torch
 
-from mcgm import build
-from mcgm.errors import ConfigError, DataError
+from mcgm import Batch, build
+from mcgm.errors import ConfigError, DataError, StructureError
 from mcgm.training.config import CompareConfig, DataConfig, ScheduleConfig, TrainConfig
 from mcgm.training.preparation import make_potential, open_parts
 from mcgm.training.recipe import merge, overrides, read_recipe, to_config
@@ -121,3 +121,22 @@ def test_structures_without_energy_are_refused_or_left_out(tmp_path, labelled):
     parts = open_parts(to_config(content | {"unlabelled": "drop"}, DataConfig))
     assert len(parts.everything) == 9
     assert len(parts.train) + len(parts.val) + len(parts.test) == 9
+
+
+def test_elements_that_no_structure_to_train_on_has_are_left_out_of_the_errors(tmp_path, labelled, caplog):
+    """A missing reference energy alone would be an error of tens of eV."""
+    frames = labelled(12)
+    for atoms in frames[9:11]:
+        atoms.numbers[0] = 33
+    for name, part in {"train": frames[:6], "val": frames[6:8], "test": frames[8:]}.items():
+        ase.io.write(tmp_path / f"{name}.extxyz", part)
+    files = {name: str(tmp_path / f"{name}.extxyz") for name in ("val", "test")}
+    split = {"train": 1.0, "val": 0.0, "test": 0.0}
+    config = to_config({"data": {"path": str(tmp_path / "train.extxyz"), "split": split, **files}}, TrainConfig)
+    parts = open_parts(config.data)
+    assert list(parts.test.names) == ["m8", "m11"]
+    assert "2 of 4 test structures are left out: they have As" in caplog.text
+    potential = make_potential(config, parts)
+    assert potential.elements == parts.train.elements
+    with pytest.raises(StructureError, match="As, an element"):
+        potential(Batch.from_atoms([frames[9]], cutoff=potential.cutoff))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
@@ -32,6 +34,8 @@ SCALE_FROM = 2000
 CALIBRATE_ON = 64
 """structures that scale factors are fitted on."""
 
+_log = logging.getLogger("mcgm")
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -47,6 +51,9 @@ class Parts:
 def open_parts(config: DataConfig) -> Parts:
     """Open and split the data.
 
+    Structures for validation and test with an element that none to train on has are left out, with a warning: such an
+    atom has neither a reference energy nor a trained embedding, and potentials refuse it.
+
     Raises:
         DataError: missing or unreadable file, missing energies, or an empty part for training or validation.
         ConfigError: unknown declaration, unit or split.
@@ -54,6 +61,8 @@ def open_parts(config: DataConfig) -> Parts:
     train, val, test, everything = _shared_out(config)
     if config.limit is not None:
         train = train[: config.limit]
+    known = train.elements
+    val, test = _without_unseen(val, "validation", known), _without_unseen(test, "test", known)
     for name, part in (("training", train), ("validation", val)):
         if len(part) == 0:
             raise DataError(
@@ -61,6 +70,23 @@ def open_parts(config: DataConfig) -> Parts:
             )
         part.require("energy")
     return Parts(train, val, test, everything, forces=any_forces(train))
+
+
+def _without_unseen(part: Dataset, name: str, known: Sequence[int]) -> Dataset:
+    elements, counts = part.composition
+    unseen = ~np.isin(elements, known)
+    has_unseen = counts[:, unseen].any(axis=1)
+    if not has_unseen.any():
+        return part
+    symbols = " ".join(chemical_symbols[z] for z in elements[unseen])
+    _log.warning(
+        "%d of %d %s structures are left out: they have %s, which no structure to train on has.",
+        has_unseen.sum(),
+        len(part),
+        name,
+        symbols,
+    )
+    return part.subset(np.flatnonzero(~has_unseen))
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -148,7 +174,7 @@ def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPoten
         raise ConfigError(f"model.long_range: {SAVED}: required: a saved model to start from (--from, start.model).")
     references = fit.fit(parts.train, parts.everything)
     scale = energy_scale(parts.train, references, forces=parts.forces)
-    settings = {"references": references, "scale": scale, "elements": parts.everything.elements}
+    settings = {"references": references, "scale": scale, "elements": parts.train.elements}
     potential = _unfitted(config, config.model.long_range, settings)
     fit_scale_factors(potential.backbone, _calibration(parts.train, potential.cutoff))
     return potential
@@ -156,7 +182,7 @@ def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPoten
 
 def _started(config: TrainConfig, parts: Parts, saved: NetworkPotential) -> NetworkPotential:
     block = saved.specification if config.model.long_range == SAVED else config.model.long_range
-    elements = all_elements(saved, parts.everything.elements)
+    elements = all_elements(saved, parts.train.elements)
     return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)
 
 
