@@ -108,6 +108,17 @@ def test_backbones_are_traced_for_any_sizes(backbone, uncompiled_kernels):
     assert len(uncompiled_kernels) == 1
 
 
+@pytest.mark.parametrize("block", ["range", "neural_atoms", "ewald", "neural_p3m"])
+def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, uncompiled_kernels):
+    potential = make(block).eval()
+    compiled = CompiledPotential(potential)
+    first, *others = batches()
+    compiled(first)
+    for batch in (first, *others, first):
+        assert_alike(compiled(batch), potential(batch))
+    assert uncompiled_kernels
+
+
 @pytest.mark.parametrize("block", ["none", "charges", "element_mean", "mcgm_paper"])
 def test_blocks_are_traced_for_periodic_structures_with_stress(block, uncompiled_kernels):
     potential = make(block).eval()

@@ -16,12 +16,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch._dynamo.source import ConstantSource
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource, LocalSource
 from torch._inductor.compile_fx import compile_fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
+    SYMPY_INTERP,
     DimDynamic,
     GuardOnDataDependentSymNode,
     ShapeEnv,
@@ -169,13 +171,8 @@ class _Graph:
     weights: _Weights
     result: Prediction
     lengths: Sequence[tuple[int, int]]
-    environment: ShapeEnv
-    conditions: str | None
+    holds: Callable[[Sequence[Leaf]], bool]
     create_graph: bool
-
-    def holds(self, values: Sequence[Leaf]) -> bool:
-        """Whether lengths meet the conditions."""
-        return self.conditions is None or bool(self.environment.evaluate_guards_expression(self.conditions, values))
 
     def __call__(self, values: Sequence[Leaf]) -> Prediction:
         with torch.set_grad_enabled(self.create_graph):
@@ -262,17 +259,30 @@ def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters
         return tuple(take_apart(found)[0])
 
     try:
-        with fake, torch.set_grad_enabled(wanted.create_graph):
+        with fake, enable_python_dispatcher(), torch.set_grad_enabled(wanted.create_graph):
             traced = _without_detach(make_fx(predict)(*arguments))
     except _DATA_DEPENDENT as error:
         raise ConfigError(
             "compile: what this potential computes depends on values, not on lengths alone; required: a block and a "
             "backbone that never look at them. Leave `compile` out."
         ) from error
-    conditions = environment.produce_guards_expression(values, ignore_static=False)
+    holds = _conditions(environment, values)
     with torch.set_grad_enabled(wanted.create_graph):
         function: Any = compile_fx(traced, arguments)
-    return _Graph(function, weights, results[-1], places, environment, conditions, wanted.create_graph)
+    return _Graph(function, weights, results[-1], places, holds, wanted.create_graph)
+
+
+def _conditions(environment: ShapeEnv, values: Sequence[Any]) -> Callable[[Sequence[Leaf]], bool]:
+    """Whether lengths (and strides) of other leaves are such that the graph is right for them.
+
+    The expressions are torch's own, of lengths alone. Joined here and not by it (2.13): it leaves out the brackets.
+    """
+    sources = [LocalSource(str(k)) for k in range(len(values))]
+    found = environment.produce_guards(values, sources, ignore_static=False)
+    together = eval(
+        "lambda L: " + (" and ".join(f"({condition})" for condition in found) or "True"), dict(SYMPY_INTERP)
+    )
+    return lambda given: together({str(k): value for k, value in enumerate(given)})
 
 
 def _symbolic(fake: FakeTensorMode, leaf: int, value: Tensor | int) -> Any:

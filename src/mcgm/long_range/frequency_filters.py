@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
-from mcgm.long_range.reciprocal import LatticeWaves, half_space
+from mcgm.long_range.reciprocal import LatticeWaves, half_space, volumes
 from mcgm.long_range.selection import Selection
 from mcgm.radial import GaussianBasis, PolynomialEnvelope
 
@@ -61,7 +61,7 @@ class RadialCrystals(Crystals):
         squares = waves.vectors(cell).square().sum(-1)
         # the length of the zero vector has no derivative
         length = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
-        share = (2 * math.pi) ** 3 / (self.volume * torch.linalg.det(cell).abs()[:, None])
+        share = (2 * math.pi) ** 3 / (self.volume * volumes(cell)[:, None])
         return (waves.times * share * self.envelope(length))[..., None] * radial(length)
 
 

@@ -25,6 +25,12 @@ TOUCHING = 1e-9
 """How far outside a ball a vector may seem to lie by rounding."""
 
 
+def volumes(cell: Float[Tensor, "structure 3 3"]) -> Float[Tensor, "structure"]:
+    """Å³. A triple product: derivatives of `torch.linalg.det` wait for the device."""
+    first, second, third = cell.unbind(1)
+    return (first * torch.linalg.cross(second, third)).sum(-1).abs()
+
+
 def half_space(most: tuple[int, int, int]) -> Int[np.ndarray, "wave 3"]:
     """(0, 0, 0), and one of each pair n, -n of integer vectors with |n_i| <= most_i."""
     axes = [np.arange(0, most[0] + 1), *(np.arange(-n, n + 1) for n in most[1:])]

@@ -64,9 +64,10 @@ class Selection:
 
     def pad(self, values: Float[Tensor, "atom *rest"]) -> Float[Tensor, "structure size *rest"]:
         """Values of the atoms, zero where a structure is smaller."""
-        padded = values.new_zeros((len(self) * self.size, *values.shape[1:]))
+        structures = self.structure.shape[0]
+        padded = values.new_zeros((structures * self.size, *values.shape[1:]))
         padded = padded.index_copy(0, self.slot, take(values, self.atom))
-        return padded.reshape(len(self), self.size, *values.shape[1:])
+        return padded.reshape(structures, self.size, *values.shape[1:])
 
     def unpad(self, padded: Float[Tensor, "structure size *rest"], atoms: int) -> Float[Tensor, "atom *rest"]:
         """Back to atoms, zero for those of other structures."""
