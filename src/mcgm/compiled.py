@@ -279,9 +279,8 @@ def _conditions(environment: ShapeEnv, values: Sequence[Any]) -> Callable[[Seque
     """
     sources = [LocalSource(str(k)) for k in range(len(values))]
     found = environment.produce_guards(values, sources, ignore_static=False)
-    together = eval(
-        "lambda L: " + (" and ".join(f"({condition})" for condition in found) or "True"), dict(SYMPY_INTERP)
-    )
+    code = "lambda L: " + (" and ".join(f"({condition})" for condition in found) or "True")
+    together = eval(code, dict(SYMPY_INTERP))  # noqa: S307
     return lambda given: together({str(k): value for k, value in enumerate(given)})
 
 
