@@ -15,6 +15,7 @@ from pathlib import Path
 import conservation
 import electrostatics_table
 import numpy as np
+import speed_tables
 import suite_results
 import yaml
 
@@ -244,6 +245,8 @@ def filled(text: str) -> str:
         "scaling_gpu": lambda: scaling("blocks_scaling_cuda", SHOWN_GPU),
         "cost_gpu": cost_gpu,
         "electrostatics": lambda: electrostatics_table.table(RESULTS / "electrostatics"),
+        "compiled": speed_tables.compiled,
+        "streaming": speed_tables.streaming,
         "supercells": supercells,
         "conservation": conservation.table,
         "suites": suite_results.sections,
