@@ -1,0 +1,91 @@
+"""One step of a simulation as ASE sees it: our calculator, compiled and not, beside another library's on like networks.
+
+    python benchmarks/speed_latency.py [--backbones NAME ...] [--atoms 40]
+
+Networks of equal sizes without a long-range block, and ours with MCGM as well; atoms move a little before every call,
+as in dynamics. Float32, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from oracles import ORACLES
+from side_by_side import ratio, seconds, store
+from speed_compiled import nearest
+
+from mcgm import Batch, build
+from mcgm.interfaces.ase import MCGMCalculator
+from mcgm.memory import keep_freed_memory
+
+CUTOFF, LIBRARY, ROUNDS, STEP = 5.0, "xnn", 200, 0.002
+
+
+def calculators(backbone: str, size: str, batch: Batch) -> dict[str, Calculator]:
+    """All that are compared."""
+    from xnn.common.deploy import XNNCalculator
+    from xnn.common.models.outputs import ForceStressOutput
+
+    torch.manual_seed(0)
+    local, ours = (build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF) for block in ("none", "mcgm"))
+    theirs = ORACLES[backbone][LIBRARY](local.backbone, batch).network
+    return {
+        LIBRARY: XNNCalculator(ForceStressOutput(theirs, compute_forces=True, compute_stress=False), cutoff=CUTOFF),
+        "mcgm": MCGMCalculator(local),
+        "mcgm, compiled": MCGMCalculator(local, compile=True),
+        "with MCGM": MCGMCalculator(ours),
+        "with MCGM, compiled": MCGMCalculator(ours, compile=True),
+    }
+
+
+def measure(backbone: str, size: str, atoms: Atoms, batch: Batch) -> dict[str, Any]:
+    """Milliseconds of a step, and how many times faster than the other library."""
+    found = calculators(backbone, size, batch)
+    generators = {name: np.random.default_rng(0) for name in found}
+    systems = {name: atoms.copy() for name in found}
+
+    def step(name: str) -> None:
+        system = systems[name]
+        system.calc = found[name]
+        system.positions += STEP * generators[name].normal(size=system.positions.shape)
+        system.get_potential_energy(), system.get_forces()
+
+    for name in found:
+        for _ in range(3):
+            step(name)
+    times = seconds({name: lambda name=name: step(name) for name in found}, ROUNDS)
+    return {
+        "milliseconds": {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()},
+        f"times faster than {LIBRARY}": {name: ratio(times, LIBRARY, name) for name in found if name != LIBRARY},
+    }
+
+
+def main() -> None:
+    """SchNet and PaiNN of both sizes, unless others are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(ORACLES), metavar="NAME")
+    parser.add_argument("--size", default="small", choices=["small", "paper"])
+    parser.add_argument("--atoms", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    warnings.simplefilter("ignore")  # theirs
+    (structure,) = nearest(1, options.atoms)
+    batch = Batch.from_structures([structure], cutoff=CUTOFF)
+    figures: dict[str, Any] = {
+        "question": f"a step of a molecule of {len(structure)} atoms, cutoff {CUTOFF} Å, size {options.size}, float32, "
+        "one thread"
+    }
+    for backbone in options.backbones:
+        figures[backbone] = measure(backbone, options.size, structure.to_atoms(), batch)
+    store(f"speed_latency_{options.size}", figures)
+
+
+if __name__ == "__main__":
+    main()
