@@ -73,15 +73,14 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
     parts = [_search_cells(structures[k], cutoff, offsets[k]) for k in large]
     if small:
         parts.append(_search_dense([structures[k] for k in small], cutoff, offsets[:-1][small]))
-    target = np.concatenate([part.target for part in parts])
-    order = np.argsort(target, kind="stable") if len(parts) > 1 else slice(None)
-    image = np.concatenate([part.image for part in parts])[order]
-    return Neighbors(
-        source=torch.from_numpy(np.concatenate([part.source for part in parts])[order]),
-        target=torch.from_numpy(target[order]),
-        image=torch.from_numpy(image),
-        crossing=torch.from_numpy(np.flatnonzero(image.any(axis=1))),
-    )
+    if len(parts) == 1:
+        target, source, image = parts[0]
+    else:
+        target, source, image = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.argsort(target, kind="stable")
+        target, source, image = target[order], source[order], image[order]
+    crossing = np.flatnonzero(image[:, 0] | image[:, 1] | image[:, 2]) if large else np.zeros(0, dtype=np.int64)
+    return Neighbors(*(torch.from_numpy(array) for array in (source, target, image, crossing)))
 
 
 def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
@@ -92,17 +91,22 @@ def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
     wraps = np.floor(structure.positions @ np.linalg.pinv(cell)).astype(np.int64) * structure.pbc
     inside = structure.positions - wraps @ cell
     length = heights(cell, structure.pbc)
-    extent = np.where(structure.pbc, length, np.linalg.norm(np.ptp(inside, axis=0)))
+    span = np.ptp(inside, axis=0)
+    extent = np.where(structure.pbc, length, np.linalg.norm(span)) if structure.pbc.any() else span
     boxes = np.maximum(extent / cutoff, 1.0)
     if np.prod(boxes) > MOST_BOXES or (structure.pbc.any() and np.prod(boxes[~structure.pbc]) > MOST_OPEN_BOXES):
         shifts = translations(np.floor(cutoff / length) + structure.pbc)
         (i, j, image), distance = _search_images(inside, cell, shifts, cutoff)
     else:
-        search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True)
+        search = vesin.NeighborList(cutoff=cutoff, full_list=True)  # sorting is quicker below
         i, j, image, distance = search.compute(inside, cell, structure.pbc, "ijSd")
     _refuse_overlaps(structure, i, j, distance)
-    i, j = i.astype(np.int64), j.astype(np.int64)
-    i, j, image = _canonical(i, j, (image.astype(np.int64) + wraps[i] - wraps[j]) @ operation)
+    i, j, image = i.astype(np.int64), j.astype(np.int64), image.astype(np.int64)
+    if wraps.any():
+        image = image + wraps[i] - wraps[j]
+    if not np.array_equal(operation, np.eye(3)):
+        image = image @ operation
+    i, j, image = _canonical(i, j, image, len(structure))
     refuse_coarse(structure, cell, image)
     return Pairs(i + offset, j + offset, image)
 
@@ -124,28 +128,39 @@ def _search_images(
     return Pairs(i[pair], j[pair], shift[pair]), distance[pair]
 
 
-def _canonical(i: np.ndarray, j: np.ndarray, image: np.ndarray) -> Pairs:
-    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], j, i))
-    return Pairs(i[order], j[order], image[order])
+def _canonical(i: np.ndarray, j: np.ndarray, image: np.ndarray, atoms: int) -> Pairs:
+    """Pairs by target, source and image, whatever the search."""
+    key = i * atoms + j
+    if (key[1:] < key[:-1]).any():
+        order = np.argsort(key)
+        i, j, key = i[order], j[order], key[order]
+        image = image[order] if image.any() else image
+    if (key[1:] == key[:-1]).any():
+        order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], key))
+        i, j, image = i[order], j[order], image[order]
+    return Pairs(i, j, image)
 
 
 def _search_dense(structures: Sequence[Structure], cutoff: float, offsets: np.ndarray) -> Pairs:
     """Every pair of every open molecule in one padded array."""
     sizes = np.array([len(structure) for structure in structures])
-    inside = np.arange(sizes.max())[None, :] < sizes[:, None]
-    positions = np.zeros((*inside.shape, 3))
-    positions[inside] = np.concatenate([structure.positions for structure in structures])
+    width = int(sizes.max())
+    positions = np.full((len(sizes), width, 3), np.nan)  # nothing is near what is not there
+    positions[np.arange(width) < sizes[:, None]] = np.concatenate([structure.positions for structure in structures])
     padded = torch.from_numpy(positions)
     distance = torch.cdist(padded, padded, compute_mode="donot_use_mm_for_euclid_dist").numpy()
-    pair = (distance < cutoff) & inside[:, :, None] & inside[:, None, :]
-    diagonal = np.arange(inside.shape[1])
-    pair[:, diagonal, diagonal] = False
-    molecule, i, j = np.nonzero(pair)
-    near = np.flatnonzero(distance[molecule, i, j] < TOO_CLOSE)
-    if len(near):
-        k = near[0]
-        _refuse_overlaps(structures[molecule[k]], i[k : k + 1], j[k : k + 1], distance[molecule, i, j][k : k + 1])
-    return Pairs(i + offsets[molecule], j + offsets[molecule], np.zeros((len(i), 3), dtype=np.int64))
+    diagonal = np.arange(width)
+    distance[:, diagonal, diagonal] = np.inf
+    if (distance < TOO_CLOSE).any():
+        k, i, j = (index[:1] for index in np.nonzero(distance < TOO_CLOSE))
+        _refuse_overlaps(structures[int(k[0])], i, j, distance[k, i, j])
+    found = np.flatnonzero(distance < cutoff)
+    row = found // width  # of all molecules' atoms, padding included
+    molecule = row // width
+    first = (offsets - width * np.arange(len(sizes)))[molecule]
+    target = row + first
+    source = found - row * width + offsets[molecule]
+    return Pairs(target, source, np.zeros((len(found), 3), dtype=np.int64))
 
 
 def _refuse_overlaps(structure: Structure, i: np.ndarray, j: np.ndarray, distance: np.ndarray) -> None:
