@@ -1,4 +1,4 @@
-"""Tables of `docs/speed.md` on compiling and on streaming, from the stored results of their benchmarks."""
+"""Tables of `docs/speed.md`, from the stored results of the benchmarks `speed_*` and of streaming."""
 
 from __future__ import annotations
 
@@ -75,3 +75,41 @@ def streaming() -> str:
             lines.append(f"| {suffix} | {count:,} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
     notes = f"{figures['question'][0].upper()}{figures['question'][1:]}. `{figures['provenance']['command']}`."
     return "\n".join([*lines, "", notes])
+
+
+def latency() -> str:
+    """A step as ASE sees it, beside another library's calculator."""
+    lines, commands = [], []
+    for path in sorted(RESULTS.glob("speed_latency_*.json")):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        commands.append(f"`{figures.pop('provenance')['command']}`")
+        question = figures.pop("question")
+        for backbone, found in figures.items():
+            times = found["milliseconds"]
+            library, *names = times
+            if not lines:
+                lines = [f"| | {library}, ms | " + " | ".join(f"{name}, ms | times faster" for name in names) + " |"]
+                lines.append("|---|---:|" + "---:|---:|" * len(names))
+            ratios = found[f"times faster than {library}"]
+            cells = [f"{times[name]:.1f} | {_quartiles(ratios[name])}" for name in names]
+            lines.append(f"| {backbone}: {question} | {times[library]:.1f} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Median [quartiles] in one run. {', '.join(commands)}."])
+
+
+def neighbors() -> str:
+    """The search beside others."""
+    figures = json.loads((RESULTS / "speed_neighbors.json").read_text(encoding="utf-8"))
+    lines = ["| | ours, ms | ratio to the other |", "|---|---:|---:|"]
+    for name, found in figures.items():
+        if isinstance(found, dict) and "ratio" in found:
+            lines.append(f"| {name} | {found['milliseconds, ours']:.2f} | {_quartiles(found['ratio'])} |")
+    question = figures["question"][0].upper() + figures["question"][1:]
+    return "\n".join([*lines, "", f"{question}, median [quartiles]. `{figures['provenance']['command']}`."])
+
+
+def start() -> str:
+    """Seconds until a process can do something."""
+    figures = json.loads((RESULTS / "speed_start.json").read_text(encoding="utf-8"))
+    rows = {name: value for name, value in figures.items() if isinstance(value, float)}
+    lines = ["| | s |", "|---|---:|", *(f"| {name} | {value:.2f} |" for name, value in rows.items())]
+    return "\n".join([*lines, "", f"{figures['question'].capitalize()}. `{figures['provenance']['command']}`."])
