@@ -84,7 +84,7 @@ def test_one_compiled_graph_serves_batches_of_all_sizes_and_can_be_trained():
     assert compiled._graphs.count == 1
 
 
-def test_calculator_compiles_and_dynamics_stays_on_the_same_way():
+def test_a_compiling_calculator_stays_on_the_same_way(uncompiled_kernels):
     potential = make().eval()
     atoms = zoo()["caffeine"].to_atoms()
     fused, plain = (MCGMCalculator(potential, compile=choice) for choice in (True, False))
@@ -93,7 +93,7 @@ def test_calculator_compiles_and_dynamics_stays_on_the_same_way():
         energy, forces = (fused.get_potential_energy(atoms), fused.get_forces(atoms))
         assert energy == pytest.approx(plain.get_potential_energy(atoms), abs=1e-10)
         assert np.abs(forces - plain.get_forces(atoms)).max() < 1e-10
-    assert fused.potential._graphs.count == 1
+    assert len(uncompiled_kernels) == 1
 
 
 @pytest.mark.parametrize("backbone", ["painn", "visnet", "dimenet++", "gemnet-t"])
@@ -108,7 +108,7 @@ def test_backbones_are_traced_for_any_sizes(backbone, uncompiled_kernels):
     assert len(uncompiled_kernels) == 1
 
 
-@pytest.mark.parametrize("block", ["range", "neural_atoms", "ewald", "neural_p3m"])
+@pytest.mark.parametrize("block", ["ewald", "neural_p3m"])
 def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, uncompiled_kernels):
     potential = make(block).eval()
     compiled = CompiledPotential(potential)

@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="fuse the network into one graph: a minute or two at the start, then steps several times faster",
+        help="fuse the network into one graph: a minute or two at the start, then steps about twice as fast",
     )
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
     parser.add_argument(

@@ -49,7 +49,7 @@ class MCGMCalculator(Calculator):
             `FrozenClusters(at=atoms)`.
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
         compile: fuse the network into one graph, which takes a minute or two at the second calculation and makes all
-            later ones several times faster; see `mcgm.compiled.CompiledPotential`.
+            later ones about twice as fast; see `mcgm.compiled.CompiledPotential`.
 
     Raises:
         ConfigError: a negative skin, a type that is no precision, jumps that were not allowed, or what cannot be
