@@ -23,7 +23,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
-    SYMPY_INTERP,
     DimDynamic,
     GuardOnDataDependentSymNode,
     ShapeEnv,
@@ -277,11 +276,10 @@ def _conditions(environment: ShapeEnv, values: Sequence[Any]) -> Callable[[Seque
 
     The expressions are torch's own, of lengths alone. Joined here and not by it (2.13): it leaves out the brackets.
     """
-    sources = [LocalSource(str(k)) for k in range(len(values))]
+    sources = [LocalSource(f"t{k}") for k in range(len(values))]  # the names that torch gives them, too
     found = environment.produce_guards(values, sources, ignore_static=False)
-    code = "lambda L: " + (" and ".join(f"({condition})" for condition in found) or "True")
-    together = eval(code, dict(SYMPY_INTERP))  # noqa: S307
-    return lambda given: together({str(k): value for k, value in enumerate(given)})
+    together: Any = compile(" and ".join(f"({condition})" for condition in found) or "True", "<conditions>", "eval")
+    return lambda given: bool(environment.evaluate_guards_expression(together, given))
 
 
 def _symbolic(fake: FakeTensorMode, leaf: int, value: Tensor | int) -> Any:
