@@ -119,7 +119,7 @@ def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, uncompile
     assert uncompiled_kernels
 
 
-@pytest.mark.parametrize("block", ["none", "charges", "element_mean", "mcgm_paper"])
+@pytest.mark.parametrize("block", ["charges", "mcgm_paper"])
 def test_blocks_are_traced_for_periodic_structures_with_stress(block, uncompiled_kernels):
     potential = make(block).eval()
     compiled = CompiledPotential(potential)

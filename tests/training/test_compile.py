@@ -33,9 +33,8 @@ def graphs(monkeypatch):
     [
         {"long_range": "mcgm"},
         {"long_range": "mcgm_paper", "long_range_options": {"recluster": "epoch"}},
-        {"long_range": "mcgm_charges"},
     ],
-    ids=["smooth", "epoch", "charges"],
+    ids=["smooth", "epoch"],
 )
 def test_compiled_training_ends_where_the_other_does(small_recipe, tmp_path, graphs, model):
     weights = {}
