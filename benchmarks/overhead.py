@@ -21,10 +21,10 @@ MOLECULES, ATOMS, CUTOFF = 64, 40, 6.0
 BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper", "mcgm_random")
 
 
-def molecules() -> list[Structure]:
-    """64 structures of the bundled sample, those nearest to 40 atoms."""
+def molecules(count: int = MOLECULES, atoms: int = ATOMS) -> list[Structure]:
+    """Structures of the bundled sample, those nearest to so many atoms."""
     dataset = Dataset.open("sample")
-    nearest = np.argsort(np.abs(np.asarray(dataset.sizes) - ATOMS), kind="stable")[:MOLECULES]
+    nearest = np.argsort(np.abs(np.asarray(dataset.sizes) - atoms), kind="stable")[:count]
     return [dataset[int(k)] for k in nearest]
 
 

@@ -16,24 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from overhead import CUTOFF, finished, peak_mib
+from overhead import CUTOFF, finished, molecules, peak_mib
 from side_by_side import RESULTS, ratio, seconds, store
 
 from mcgm import Batch, Structure, build
 from mcgm.backbones import BACKBONES
 from mcgm.compiled import CompiledPotential
-from mcgm.data import Dataset
 from mcgm.memory import keep_freed_memory
 
 BLOCKS = ("none", "mcgm")
 ROUNDS = 9
-
-
-def nearest(molecules: int, atoms: int) -> list[Structure]:
-    """Structures of the bundled sample, those nearest to so many atoms."""
-    dataset = Dataset.open("sample")
-    chosen = np.argsort(np.abs(np.asarray(dataset.sizes) - atoms), kind="stable")[:molecules]
-    return [dataset[int(k)] for k in chosen]
 
 
 def measure(backbone: str, size: str, structures: list[Structure], device: str, *, training: bool) -> dict[str, Any]:
@@ -97,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    structures = nearest(options.molecules, options.atoms)
+    structures = molecules(options.molecules, options.atoms)
     name = f"speed_compiled_{options.size}_{options.molecules}_{options.device}"
     path = RESULTS / f"{name}.json"
     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

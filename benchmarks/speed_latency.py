@@ -17,8 +17,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from oracles import ORACLES
+from overhead import molecules
 from side_by_side import ratio, seconds, store
-from speed_compiled import nearest
 
 from mcgm import Batch, build
 from mcgm.interfaces.ase import MCGMCalculator
@@ -76,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     warnings.simplefilter("ignore")  # theirs
-    (structure,) = nearest(1, options.atoms)
+    (structure,) = molecules(1, options.atoms)
     batch = Batch.from_structures([structure], cutoff=CUTOFF)
     figures: dict[str, Any] = {
         "question": f"a step of a molecule of {len(structure)} atoms, cutoff {CUTOFF} Å, size {options.size}, float32, "

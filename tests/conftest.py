@@ -47,3 +47,16 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"needs the shared data, looked for in {folder}; set MCGM_DATA")
     return folder
+
+
+@pytest.fixture
+def traced_graphs(monkeypatch):
+    """Graphs that a compiled potential traces; no kernels are generated, they run operation by operation."""
+    graphs = []
+
+    def keep(graph, arguments):
+        graphs.append(graph)
+        return lambda *given: graph(*given)
+
+    monkeypatch.setattr("mcgm.compiled.compile_fx", keep)
+    return graphs

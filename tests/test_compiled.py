@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import mcgm.compiled
-from mcgm import Batch, Committee, build
+from mcgm import Batch, Committee, build, load
 from mcgm.compiled import CompiledPotential
 from mcgm.errors import ConfigError
 from mcgm.interfaces.ase import MCGMCalculator
@@ -31,19 +30,6 @@ def make(long_range="mcgm", backbone="schnet", **options):
 def batches(mixes=MIXED, dtype=torch.float64):
     animals = zoo()
     return [Batch.from_structures([animals[name] for name in names], cutoff=CUTOFF, dtype=dtype) for names in mixes]
-
-
-@pytest.fixture
-def uncompiled_kernels(monkeypatch):
-    """Graphs are traced, and run operation by operation."""
-    graphs = []
-
-    def keep(graph, arguments):
-        graphs.append(graph)
-        return lambda *given: graph(*given)
-
-    monkeypatch.setattr(mcgm.compiled, "compile_fx", keep)
-    return graphs
 
 
 def gradients(potential, batch, parameters):
@@ -84,7 +70,7 @@ def test_one_compiled_graph_serves_batches_of_all_sizes_and_can_be_trained():
     assert compiled._graphs.count == 1
 
 
-def test_a_compiling_calculator_stays_on_the_same_way(uncompiled_kernels):
+def test_a_compiling_calculator_stays_on_the_same_way(traced_graphs):
     potential = make().eval()
     atoms = zoo()["caffeine"].to_atoms()
     fused, plain = (MCGMCalculator(potential, compile=choice) for choice in (True, False))
@@ -93,11 +79,11 @@ def test_a_compiling_calculator_stays_on_the_same_way(uncompiled_kernels):
         energy, forces = (fused.get_potential_energy(atoms), fused.get_forces(atoms))
         assert energy == pytest.approx(plain.get_potential_energy(atoms), abs=1e-10)
         assert np.abs(forces - plain.get_forces(atoms)).max() < 1e-10
-    assert len(uncompiled_kernels) == 1
+    assert len(traced_graphs) == 1
 
 
 @pytest.mark.parametrize("backbone", ["painn", "visnet", "dimenet++", "gemnet-t"])
-def test_backbones_are_traced_for_any_sizes(backbone, uncompiled_kernels):
+def test_backbones_are_traced_for_any_sizes(backbone, traced_graphs):
     potential = make(backbone=backbone).train()
     compiled = CompiledPotential(potential)
     first, *others = batches()
@@ -105,22 +91,22 @@ def test_backbones_are_traced_for_any_sizes(backbone, uncompiled_kernels):
     for batch in (first, *others):
         assert_alike(compiled(batch), potential(batch))
         assert_same_gradients(compiled, potential, batch)
-    assert len(uncompiled_kernels) == 1
+    assert len(traced_graphs) == 1
 
 
 @pytest.mark.parametrize("block", ["ewald", "neural_p3m"])
-def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, uncompiled_kernels):
+def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, traced_graphs):
     potential = make(block).eval()
     compiled = CompiledPotential(potential)
     first, *others = batches()
     compiled(first)
     for batch in (first, *others, first):
         assert_alike(compiled(batch), potential(batch))
-    assert uncompiled_kernels
+    assert traced_graphs
 
 
 @pytest.mark.parametrize("block", ["charges", "mcgm_paper"])
-def test_blocks_are_traced_for_periodic_structures_with_stress(block, uncompiled_kernels):
+def test_blocks_are_traced_for_periodic_structures_with_stress(block, traced_graphs):
     potential = make(block).eval()
     compiled = CompiledPotential(potential)
     salt = zoo()["NaCl cell"]
@@ -130,19 +116,19 @@ def test_blocks_are_traced_for_periodic_structures_with_stress(block, uncompiled
         found, expected = compiled(batch), potential(batch)
         assert_alike(found, expected)
         assert (found.stress - expected.stress).abs().max() < 1e-12
-    assert (len(uncompiled_kernels) == 0) == (block == "mcgm_paper"), "labels are looked for, uncompiled"
+    assert (len(traced_graphs) == 0) == (block == "mcgm_paper"), "labels are looked for, uncompiled"
 
 
-def test_prescribed_clusters_are_compiled(uncompiled_kernels):
+def test_prescribed_clusters_are_compiled(traced_graphs):
     potential = make("mcgm_paper").eval()
     compiled = CompiledPotential(potential)
     for batch in batches()[:2] * 2:
         labels = tuple(tuple(level.assignment for level in layer) for layer in potential(batch).clusters)
         assert_alike(compiled(batch, clusters=labels), potential(batch, clusters=labels))
-    assert uncompiled_kernels
+    assert traced_graphs
 
 
-def test_a_graph_whose_conditions_fail_is_not_used(uncompiled_kernels):
+def test_a_graph_whose_conditions_fail_is_not_used(traced_graphs):
     """A network that looks at a length gets a graph of its own for every answer."""
     potential = make("none").eval()
     inner = potential.backbone.atom_energies
@@ -152,10 +138,10 @@ def test_a_graph_whose_conditions_fail_is_not_used(uncompiled_kernels):
     compiled(small)
     for batch in (small, large, small, large):
         assert_alike(compiled(batch), potential(batch))
-    assert len(uncompiled_kernels) == 2
+    assert len(traced_graphs) == 2
 
 
-def test_it_follows_weights_casts_and_copies(uncompiled_kernels):
+def test_it_follows_weights_casts_and_copies(traced_graphs):
     compiled = CompiledPotential(make().eval())
     batch = batches()[0]
     before = [compiled(batch).energy for _ in range(2)][-1]
@@ -178,7 +164,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
         CompiledPotential(make())
 
 
-def test_a_block_that_looks_at_values_is_refused(uncompiled_kernels):
+def test_a_block_that_looks_at_values_is_refused(traced_graphs):
     potential = make("none").eval()
     inner = potential.backbone.atom_energies
     potential.backbone.atom_energies = lambda state: (
@@ -189,3 +175,16 @@ def test_a_block_that_looks_at_values_is_refused(uncompiled_kernels):
     compiled(batch)
     with pytest.raises(ConfigError, match="depends on values"):
         compiled(batch)
+
+
+def test_files_and_committees_of_compiled_potentials_are_those_of_networks(tmp_path, traced_graphs):
+    networks = [make("none").eval(), make("element_mean").eval()]
+    path = tmp_path / "model.safetensors"
+    batch = batches()[0]
+    for network in networks:
+        CompiledPotential(network).save(path)
+        assert torch.equal(load(path)(batch).energy, network(batch).energy)
+    committee = Committee([CompiledPotential(networks[0]), CompiledPotential(networks[0])])
+    for _ in range(2):
+        assert torch.allclose(committee(batch).energy, networks[0](batch).energy, atol=1e-10)
+    assert traced_graphs

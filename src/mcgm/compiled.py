@@ -72,7 +72,6 @@ class CompiledPotential(Potential):
         self.network = network
         self.specification = network.specification
         self.elements = network.elements
-        self.long_range = network.long_range
         self._graphs = _Graphs()
 
     @property
@@ -93,6 +92,10 @@ class CompiledPotential(Potential):
     def index(self, batch: Batch) -> Batch:
         """See the base class."""
         return self.network.index(batch)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The network's, under its own names: files of compiled potentials are those of the network."""
+        return self.network.state_dict(*args, **kwargs)
 
     def forward(
         self,

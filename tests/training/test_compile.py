@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 
-import mcgm.compiled
 from mcgm import load
 from mcgm.errors import ConfigError
 from mcgm.training.config import TrainConfig
@@ -13,19 +12,6 @@ from mcgm.training.fit import train
 from mcgm.training.recipe import merge, to_config
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-
-
-@pytest.fixture
-def graphs(monkeypatch):
-    """Graphs that were traced; they run operation by operation."""
-    found = []
-
-    def keep(graph, arguments):
-        found.append(graph)
-        return lambda *given: graph(*given)
-
-    monkeypatch.setattr(mcgm.compiled, "compile_fx", keep)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -36,14 +22,14 @@ def graphs(monkeypatch):
     ],
     ids=["smooth", "epoch"],
 )
-def test_compiled_training_ends_where_the_other_does(small_recipe, tmp_path, graphs, model):
+def test_compiled_training_ends_where_the_other_does(small_recipe, tmp_path, traced_graphs, model):
     weights = {}
     for compile in (False, True):
         settings = {"training": {"compile": compile, "precision": "float64", "epochs": 2}}
         config = to_config(merge(small_recipe, {"model": model} | settings), TrainConfig)
         train(config, tmp_path / str(compile))
         weights[compile] = load(tmp_path / str(compile) / "model.safetensors").state_dict()
-    assert graphs
+    assert traced_graphs
     assert weights[True].keys() == weights[False].keys()
     for name, value in weights[False].items():
         assert torch.allclose(weights[True][name], value, rtol=1e-7, atol=1e-9), name

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, StructureError
+from mcgm.long_range.reciprocal import volumes
 from mcgm.long_range.selection import Selection
 from mcgm.segments import segment_sum, take
 
@@ -125,7 +126,7 @@ class Ewald(Sum):
         """See `Sum`."""
         cell = take(batch.cell, structures.structure)
         positions, charge = structures.pad(batch.positions), structures.pad(charges)
-        volume, inverse = torch.linalg.det(cell).abs()[:, None], torch.linalg.inv(cell)
+        volume, inverse = volumes(cell)[:, None], torch.linalg.inv(cell)
         numbers = _numbers(index.shape[1:], cell)
         kernel = potential.lr_from_k_sq(_squared_waves(numbers, inverse))
         green = (index / volume[..., None, None] * kernel).flatten(1, 2)
@@ -185,7 +186,7 @@ def slab_correction(
     faces = torch.linalg.cross(cell.roll(-1, dims=1), cell.roll(-2, dims=1))
     face = torch.where(is_slab[:, None], ((~periodic)[..., None] * faces).sum(1), faces[:, 2])
     area = torch.linalg.vector_norm(face, dim=-1, keepdim=True)
-    volume = torch.linalg.det(cell).abs()[:, None]
+    volume = volumes(cell)[:, None]
     z = (positions @ (face / area)[..., None])[..., 0]
     total, first, second = ((charge * z**power).sum(-1, keepdim=True) for power in (0, 1, 2))
     value = z * first - 0.5 * (second + total * z**2) - total * (volume / area) ** 2 / 12
