@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcgm.batch import Batch
+from mcgm.mixed import exact
 from mcgm.segments import take
 
 
@@ -39,7 +40,8 @@ def differentiate(
         if stress:
             strain = positions.new_zeros((batch.n_molecules, 3, 3)).requires_grad_()
             inputs.append(strain)
-            strained = apply_strain(strained, strain)
+            with exact(batch.device):
+                strained = apply_strain(strained, strain)
         result = energies(strained)
         gradients = torch.autograd.grad(
             [result.energy.sum()], inputs, create_graph=create_graph, materialize_grads=True

@@ -20,8 +20,9 @@ from mcgm.batch import Batch
 from mcgm.derivatives import differentiate
 from mcgm.domain import Domain
 from mcgm.errors import StructureError
-from mcgm.long_range.base import Clusters, LongRangeSpec, Promise
+from mcgm.long_range.base import Clusters, Contribution, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.mixed import exact
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
@@ -271,16 +272,26 @@ class NetworkPotential(Potential):
         clusters: tuple[tuple[Assignment, ...], ...] | None = None,
         generator: torch.Generator | None = None,
     ) -> Energies:
-        """Energies alone: a function of the batch, differentiable in positions and cell. See `forward`."""
+        """Energies alone: a function of the batch, differentiable in positions and cell. See `forward`.
+
+        Under `torch.autocast` the layers of the backbone compute in lower precision, and nothing else does.
+        """
         backbone, block = self.backbone, self.long_range
-        state = backbone.embed(batch, batch.edges, batch.index.backbone)
-        memory = block.begin(batch, batch.index.long_range, clusters=clusters, generator=generator)
+        with exact(batch.device):
+            state = backbone.embed(batch, batch.edges, batch.index.backbone)
+            memory = block.begin(batch, batch.index.long_range, clusters=clusters, generator=generator)
         for layer in range(backbone.layers):
             state = backbone.interact(layer, state)
-            update, memory = block.exchange(layer, backbone.scalars(state), memory)
-            if update is not None:
-                state = backbone.absorb(state, update)
-        added = block.contribution(backbone.scalars(state), memory)
+            with exact(batch.device):
+                update, memory = block.exchange(layer, backbone.scalars(state), memory)
+                if update is not None:
+                    state = backbone.absorb(state, update)
+        with exact(batch.device):
+            return self._added_up(batch, state, block.contribution(backbone.scalars(state), memory))
+
+    def _added_up(self, batch: Batch, state: Any, added: Contribution) -> Energies:
+        """Energies of atoms and of the block, in double precision."""
+        backbone = self.backbone
         scale, shift = self.scale.double(), self.shift.double()
         atom_energy = self.references(batch.numbers) + shift + scale * backbone.atom_energies(state).double()
         cluster_energy = scale * segment_sum(added.energy.double(), added.molecule, batch.n_molecules)

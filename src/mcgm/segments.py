@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mcgm.mixed import at_least_single
+
 
 def take(values: Float[Tensor, "source *rest"], index: Int[Tensor, "row"]) -> Float[Tensor, "row *rest"]:
     """Rows by index. Its gradient is an `index_add`: unlike that of `values[index]` bitwise repeatable, and faster."""
@@ -18,8 +20,9 @@ def take(values: Float[Tensor, "source *rest"], index: Int[Tensor, "row"]) -> Fl
 def segment_sum(
     values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int
 ) -> Float[Tensor, "count *rest"]:
-    """Sum of the rows that share an index; segments without rows are zero."""
-    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+    """Sum of the rows that share an index, in single precision or better; segments without rows are zero."""
+    dtype = at_least_single(values.dtype)
+    return values.new_zeros((count, *values.shape[1:]), dtype=dtype).index_add(0, index, values.to(dtype))
 
 
 def segment_count(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "count"]:

@@ -13,6 +13,7 @@ from torch.nn.functional import linear, silu
 
 from mcgm.backbones.atom_pairs import AtomPairs, times_pair, turned_round
 from mcgm.backbones.directional import EdgeTable, convolve_pairs
+from mcgm.mixed import at_least_single, exact
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
@@ -128,8 +129,10 @@ class OutputBlock(nn.Module):
         atoms: int,
     ) -> Float[Tensor, "atom channel"]:
         """Atom features before the last linear layer."""
-        return self.layers(self.up(segment_sum(times_pair(message, self.gate(radial)), target, atoms)))
+        hidden = self.layers(self.up(segment_sum(times_pair(message, self.gate(radial)), target, atoms)))
+        return hidden.to(at_least_single(hidden.dtype))
 
     def energies(self, hidden: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom"]:
         """The last linear layer."""
-        return self.readout(hidden)[:, 0]
+        with exact(hidden.device):
+            return self.readout(hidden)[:, 0]

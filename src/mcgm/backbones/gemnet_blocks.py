@@ -14,6 +14,7 @@ from mcgm.backbones.atom_pairs import times_pair, turned_round
 from mcgm.backbones.directional import EdgeTable, expand_pairs
 from mcgm.backbones.gemnet_bases import InitialScales, standard_orthogonal
 from mcgm.backbones.scale_factors import ScaleFactor
+from mcgm.mixed import at_least_single, exact
 from mcgm.segments import segment_sum, take
 
 
@@ -195,8 +196,10 @@ class OutputBlock(nn.Module):
         self, message: Float[Tensor, "edge message"], geometry: Geometry, atoms: int
     ) -> Float[Tensor, "atom channel"]:
         """Atom features before the last linear layer."""
-        return self.atoms(message, geometry.output_gate, geometry.table.pairs.target, atoms)
+        hidden = self.atoms(message, geometry.output_gate, geometry.table.pairs.target, atoms)
+        return hidden.to(at_least_single(hidden.dtype))
 
     def energies(self, hidden: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom"]:
         """The last linear layer."""
-        return self.readout(hidden)[:, 0]
+        with exact(hidden.device):
+            return self.readout(hidden)[:, 0]

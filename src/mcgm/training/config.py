@@ -129,6 +129,10 @@ class ScheduleConfig:
     patience: int = 10
 
 
+MIXED = "bf16-mixed"
+"""Lightning's name of training in bfloat16 and float32."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """How long, how fast, on what machine.
@@ -137,8 +141,9 @@ class TrainingConfig:
     `early_stopping` counts validations without improvement. `checkpoint_minutes` is the most that an interruption
     loses (0: after every step; null: after every epoch only). `clip` bounds the gradient's norm. `weight_decay` is
     AdamW's. `steps` overrides `epochs`, rounded up to whole epochs. `freeze` is the part of a saved model (`start`)
-    that keeps its weights. `compile` fuses training steps into one graph, which takes minutes at the start; validation
-    runs as it is.
+    that keeps its weights. `precision: bf16-mixed` trains float32 weights with the layers of the backbone in bfloat16;
+    clusters, sums and energies stay in float32 or better, and validation is of the float32 network. `compile` fuses
+    training steps into one graph, which takes minutes at the start; validation runs as it is.
     """
 
     epochs: int = 100
@@ -152,7 +157,7 @@ class TrainingConfig:
     early_stopping: int | None = None
     freeze: Literal["none", "backbone", "long_range"] = "none"
     seed: int = 0
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "bf16-mixed"] = "float32"
     compile: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1

@@ -23,7 +23,7 @@ from mcgm.report.files import write_whole
 from mcgm.report.result import CurvePoint
 from mcgm.training.batches import Collate
 from mcgm.training.callbacks import Recorder, WarmedAveraging
-from mcgm.training.config import TrainConfig, TrainingConfig
+from mcgm.training.config import MIXED, TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.evaluation import Evaluation, evaluate
 from mcgm.training.module import PotentialModule
@@ -111,6 +111,7 @@ def make_trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, 
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
+        precision=MIXED if settings.precision == MIXED else None,
         strategy=ReplicatedStrategy() if ranks > 1 else "auto",
         gradient_clip_val=settings.clip,
         callbacks=[recorder, *averaging, LastCheckpoint(output, settings.checkpoint_minutes)],

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mcgm.errors import ConfigError, TooLargeError, TrainingError
+from mcgm.mixed import exact
 from mcgm.potential import NetworkPotential, Prediction
 from mcgm.splitting import Splitter
 from mcgm.training.batches import LabelledBatch
-from mcgm.training.config import TrainingConfig
+from mcgm.training.config import MIXED, TrainingConfig
 from mcgm.training.gradients import Differentiator, GradientSum, named, what_is_not_finite
 from mcgm.training.loss import TERMS, LossTerms, label_counts, loss_terms
 from mcgm.training.metrics import ErrorSums, not_finite
@@ -178,7 +179,9 @@ class PotentialModule(lightning.LightningModule):
 
         def predict(portion: Portion) -> tuple[Prediction, LabelledBatch]:
             part = portion.data
-            return predicted(self.potential, part.batch, forces=self.forces, stress=bool(part.has_stress.any())), part
+            with exact(self.device):  # as the saved network will be
+                stress = bool(part.has_stress.any())
+                return predicted(self.potential, part.batch, forces=self.forces, stress=stress), part
 
         try:
             for prediction, part in in_parts(self.validation_splitter, self.potential, Portion(data), predict):
@@ -241,6 +244,11 @@ def _predictor(potential: NetworkPotential, config: TrainingConfig) -> Predictor
     """What training steps ask; a method, so that weights that are shared are not registered twice."""
     if not config.compile:
         return potential.forward
+    if config.precision == MIXED:
+        raise ConfigError(
+            f"training.compile with training.precision: {MIXED} is not supported; required: compile: false, or "
+            "precision: float32."
+        )
     if potential.specification.has_labels and getattr(potential.specification, "recluster", "forward") != "epoch":
         raise ConfigError(
             "training.compile: this block looks for clusters in every step, which depends on values. Use the smooth "

@@ -25,7 +25,7 @@ from mcgm.errors import ConfigError, DataError, unknown_name
 from mcgm.long_range import LongRangeSpec
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
-from mcgm.training.config import DataConfig, SplitConfig, TrainConfig
+from mcgm.training.config import MIXED, DataConfig, SplitConfig, TrainConfig
 from mcgm.training.start import SAVED, all_elements, freeze, refit, saved_network, with_saved_weights
 
 SCALE_FROM = 2000
@@ -147,6 +147,10 @@ def _rule(config: DataConfig) -> SplitRule:
     return kind(train=split.train, val=split.val, test=split.test, seed=split.seed)
 
 
+WEIGHTS = {"float32": torch.float32, "float64": torch.float64, MIXED: torch.float32}
+"""Precision of a network's weights, by the name of a training's precision."""
+
+
 def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
     """The potential that a training starts with: fresh from the seed, or with the weights of a saved one (`start`).
 
@@ -166,7 +170,7 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
         refit(potential, fit.dataset(parts.train, parts.everything), fit)
     _require_labels(config, potential, parts.train)
     freeze(potential, config.training, started=started)
-    return potential.to(getattr(torch, config.training.precision))
+    return potential.to(WEIGHTS[config.training.precision])
 
 
 def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPotential:

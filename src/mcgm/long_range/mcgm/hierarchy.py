@@ -5,7 +5,7 @@
 | V(l), nodes of level l, V(0) the atoms | `HierarchyIndex.levels[l]` |
 | clustering of V(l-1) into V(l) | `Exchange.rules[l-1]` |
 | aggregation, mean of members and a linear map | `Exchange.rise` |
-| dissemination, h <- h + h~ (Eq. 4) | `Exchange.descend` |
+| dissemination, h <- h + h~ (Eq. 4) | `Exchange.descend`, `Exchange.dissemination` |
 | energy of every cluster | `Hierarchy.contribution` |
 """
 
@@ -22,9 +22,11 @@ from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.heads import EnergyHead
 from mcgm.long_range.base import Clusters, Contribution, LongRange
+from mcgm.long_range.mcgm.aggregation import Mean
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.clusterers import Clusterer
+from mcgm.long_range.mcgm.dissemination import Broadcast
 from mcgm.long_range.mcgm.scope import Guests, Presence, Scope
 from mcgm.long_range.mcgm.total_charge import Ignored, TotalCharge, charge_density
 from mcgm.segments import take
@@ -106,9 +108,13 @@ class Exchange(nn.Module):
         rules: tuple[Clusterer, ...],
         activation: Callable[[], nn.Module],
         total_charge: Callable[[int], TotalCharge],
+        aggregation: Callable[[int], nn.Module],
+        dissemination: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
         self.total_charge = total_charge(channels)
+        self.aggregations = nn.ModuleList(aggregation(channels) for _ in rules)
+        self.dissemination = dissemination(channels)
         self.rules = nn.ModuleList(rule.build(channels) for rule in rules)
         self.maps = nn.ModuleList(nn.Sequential(_small(nn.Linear(channels, channels)), activation()) for _ in rules)
 
@@ -120,10 +126,10 @@ class Exchange(nn.Module):
     ) -> tuple[list[Tensor], list[Assignment]]:
         """Features of every level above the atoms, and the assignments between levels."""
         features, assignments = [], []
-        for level, transform in enumerate(self.maps):
+        for level, (aggregation, transform) in enumerate(zip(self.aggregations, self.maps, strict=True)):
             assignment = assign(level, nodes)
             pooled = assignment if presence is None else assignment.faded(presence.weight)
-            nodes = transform(pooled.mean(nodes))
+            nodes = transform(aggregation(nodes, pooled))
             presence = None if presence is None else presence_of_clusters(assignment, presence.reach)
             features.append(nodes)
             assignments.append(assignment)
@@ -131,11 +137,10 @@ class Exchange(nn.Module):
 
     @staticmethod
     def descend(features: list[Tensor], assignments: list[Assignment]) -> list[Tensor]:
-        """Features of every cluster level after each received its parents' ones; first the update for the atoms."""
+        """Features of every cluster level, from the lowest, after each received its parents' ones."""
         received = [features[-1]]
         for level in range(len(assignments) - 1, 0, -1):
             received.append(features[level - 1] + assignments[level].broadcast(received[-1]))
-        received.append(assignments[0].broadcast(received[-1]))
         return received[::-1]
 
 
@@ -152,12 +157,16 @@ class Hierarchy(LongRange):
         scope: Scope,
         weighting: Weighting,
         total_charge: Callable[[int], TotalCharge] = Ignored,
+        aggregation: Callable[[int], nn.Module] = Mean,
+        dissemination: Callable[[int], nn.Module] = Broadcast,
     ) -> None:
         super().__init__()
         self.rules = rules
         self.scope = scope
         self.weighting = weighting
-        self.exchanges = nn.ModuleList(Exchange(channels, rules, activation, total_charge) for _ in range(layers))
+        self.exchanges = nn.ModuleList(
+            Exchange(channels, rules, activation, total_charge, aggregation, dissemination) for _ in range(layers)
+        )
         heads = [EnergyHead(channels) for _ in rules]
         for head in heads:
             _small(head.energy)
@@ -221,7 +230,8 @@ class Hierarchy(LongRange):
         features[-1] = exchange.total_charge(features[-1], state.density)
         if guests is not None:
             assignments[0] = assignments[0].first(scalars.shape[0])
-        update, *received = exchange.descend(features, assignments)
+        received = exchange.descend(features, assignments)
+        update = exchange.dissemination(scalars, received[0], assignments[0])
         return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(assignments)))
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:

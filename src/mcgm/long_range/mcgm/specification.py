@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 from mcgm.activations import ACTIVATIONS
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import LongRange, LongRangeSpec, Promise
+from mcgm.long_range.mcgm.aggregation import AGGREGATIONS
 from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
+from mcgm.long_range.mcgm.dissemination import DISSEMINATIONS
 from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
 from mcgm.long_range.mcgm.scope import BondedMolecules, Scope, WholeSystem
@@ -38,6 +40,9 @@ class MCGM(LongRangeSpec):
             energy; "cluster": once (paper).
         total_charge: "embedded": the structure's charge and spin change its topmost clusters; "ignored": no effect
             (paper). `None`: embedded with scope "system"; which molecule has the charge, nobody says.
+        aggregation: "mean" of the members (paper) or "attention": weighted by themselves, in each channel.
+        dissemination: "broadcast": every member receives its cluster's features (paper); "mixing": what an atom takes
+            up depends on its own.
     """
 
     levels: int = 3
@@ -48,6 +53,8 @@ class MCGM(LongRangeSpec):
     scope: Literal["system", "molecule"] = "system"
     energy_per: Literal["atom", "cluster"] = "atom"
     total_charge: Literal["embedded", "ignored"] | None = None
+    aggregation: Literal["mean", "attention"] = "mean"
+    dissemination: Literal["broadcast", "mixing"] = "broadcast"
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, int) or self.levels < 1:
@@ -62,6 +69,8 @@ class MCGM(LongRangeSpec):
             "scope": SCOPES,
             "energy_per": WEIGHTINGS,
             "total_charge": TOTAL_CHARGE,
+            "aggregation": AGGREGATIONS,
+            "dissemination": DISSEMINATIONS,
         }
         for key, table in tables.items():
             if getattr(self, key) not in table:
@@ -155,6 +164,8 @@ class MCGM(LongRangeSpec):
             scope=self._scope(),
             weighting=WEIGHTINGS[self.energy_per],
             total_charge=TOTAL_CHARGE[str(self.total_charge)],
+            aggregation=AGGREGATIONS[self.aggregation],
+            dissemination=DISSEMINATIONS[self.dissemination],
         )
 
     def _scope(self) -> Scope:

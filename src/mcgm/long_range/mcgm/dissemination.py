@@ -1,0 +1,51 @@
+"""How atoms take up what their clusters know."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from mcgm.long_range.mcgm.assignment import Assignment
+
+
+class Broadcast(nn.Module):
+    """The cluster's features themselves, the same for all members (paper, Eq. 4); no parameters."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(
+        self,
+        atoms: Float[Tensor, "atom channel"],
+        clusters: Float[Tensor, "cluster channel"],
+        assignment: Assignment,
+    ) -> Float[Tensor, "atom channel"]:
+        """What is added to the atoms."""
+        return assignment.broadcast(clusters)
+
+
+class Mixing(nn.Module):
+    """What an atom takes up depends on its own features. Ours.
+
+    O silu(A h_i + sum_k p_ik C h_k + b) with the memberships p_ik.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.atom = nn.Linear(channels, channels)
+        self.cluster = nn.Linear(channels, channels, bias=False)
+        self.output = nn.Linear(channels, channels)
+
+    def forward(
+        self,
+        atoms: Float[Tensor, "atom channel"],
+        clusters: Float[Tensor, "cluster channel"],
+        assignment: Assignment,
+    ) -> Float[Tensor, "atom channel"]:
+        """What is added to the atoms."""
+        return self.output(silu(self.atom(atoms) + assignment.broadcast(self.cluster(clusters))))
+
+
+DISSEMINATIONS: dict[str, type[Broadcast] | type[Mixing]] = {"broadcast": Broadcast, "mixing": Mixing}
+"""By the name that specifications use."""
