@@ -19,6 +19,10 @@ from mcgm.errors import ConfigError, DataError
 from mcgm.structure import Structure
 
 
+_KINDS = 256
+"""Atomic numbers that a byte can hold."""
+
+
 class Composition(NamedTuple):
     """How many atoms of each element each structure has."""
 
@@ -145,15 +149,23 @@ class Dataset(Sequence[Structure]):
     @property
     def composition(self) -> Composition:
         """Elements present and their counts in each structure."""
-        offsets, numbers = self._columns.offsets, self._columns.numbers
-        present = np.zeros(256, dtype=bool)
+        present = np.zeros(_KINDS, dtype=bool)
         for block in _blocks(self.indices):
-            present[np.concatenate([numbers[offsets[k] : offsets[k + 1]] for k in block])] = True
+            present |= self._counts(block).any(axis=0)
         elements = np.flatnonzero(present)
         counts = np.zeros((len(self), len(elements)), dtype=np.int64)
-        for row, k in enumerate(self.indices):
-            counts[row] = np.bincount(numbers[offsets[k] : offsets[k + 1]], minlength=256)[elements]
+        for block, rows in zip(_blocks(self.indices), _blocks(np.arange(len(self))), strict=True):
+            counts[rows] = self._counts(block)[:, elements]
         return Composition(elements, counts)
+
+    def _counts(self, indices: np.ndarray) -> Int[np.ndarray, "structure kind"]:
+        """Atoms of each atomic number up to 255."""
+        start, stop = self._columns.offsets[indices], self._columns.offsets[indices + 1]
+        row = np.repeat(np.arange(len(indices)), stop - start)
+        first = np.cumsum(stop - start) - (stop - start)
+        atom = np.arange(len(row)) + np.repeat(start - first, stop - start)
+        kind = row * _KINDS + self._columns.numbers[atom]
+        return np.bincount(kind, minlength=len(indices) * _KINDS).reshape(-1, _KINDS)
 
     @property
     def elements(self) -> tuple[int, ...]:
