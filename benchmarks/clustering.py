@@ -1,78 +1,140 @@
-"""How fast is K-means++ on many groups at once, beside a loop over scikit-learn, and is it as good?
+"""How fast is K-means++ on the ragged groups of a batch, beside other libraries, and is it as good?
 
-python benchmarks/clustering.py
+    pip install --no-deps --target others torch-kmeans fast-pytorch-kmeans
+    PYTHONPATH=others python benchmarks/clustering.py
+
+64 groups of 20 to 200 points, a tenth as many clusters. Others take one group at a time; torch-kmeans takes groups of
+one size at once, which is a case of its own. All start from K-means++, once, and do at most as many rounds.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
+from fast_pytorch_kmeans import KMeans as FastKMeans
 from side_by_side import ratio, seconds, store
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
+from torch_kmeans import KMeans as TorchKMeans
 
 from mcgm.long_range.mcgm.assignment import Nodes
 from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
 
-GROUPS, POINTS, CHANNELS, CLUSTERS, ITERATIONS = 64, 100, 128, 10, 20
+GROUPS, LEAST, MOST, CHANNELS, ITERATIONS = 64, 20, 200, 128, 20
+POINTS_PER_CLUSTER = 10
+
+Clustering = Callable[[], list[np.ndarray]]
 
 
-def inertia(points: np.ndarray, label: np.ndarray) -> float:
+def inertia(groups: list[np.ndarray], labels: list[np.ndarray]) -> float:
     """Sum of squared distances to the cluster means."""
     total = 0.0
-    for group, own in zip(points, label, strict=True):
+    for group, own in zip(groups, labels, strict=True):
         for cluster in np.unique(own):
             members = group[own == cluster]
             total += float(((members - members.mean(0)) ** 2).sum())
     return total
 
 
-def measure(points: np.ndarray, rounds: int) -> dict[str, object]:
-    """Ratios of time and inertia for one set of points (group, point, channel)."""
-    flat = torch.from_numpy(points.reshape(-1, CHANNELS))
-    members = Nodes.counted(torch.full((GROUPS,), POINTS))
-    clusters = Nodes.counted(torch.full((GROUPS,), CLUSTERS))
-    chance = Chance(torch.Generator().manual_seed(0), torch.arange(GROUPS))
+def ours(groups: list[np.ndarray], *, drawn: bool) -> Clustering:
+    """All groups at once."""
+    sizes = torch.tensor([len(group) for group in groups])
+    flat = torch.from_numpy(np.concatenate(groups))
+    members, clusters = Nodes.counted(sizes), Nodes.counted(sizes // POINTS_PER_CLUSTER)
+    chance = Chance(torch.Generator().manual_seed(0), torch.arange(len(groups))) if drawn else None
+    edges = np.concatenate([[0], np.cumsum(sizes)])
 
-    def ours(chance: Chance | None) -> np.ndarray:
-        label = kmeans(flat, members, clusters, iterations=ITERATIONS, chance=chance)
-        return label.numpy().reshape(GROUPS, POINTS)
+    def run() -> list[np.ndarray]:
+        label = kmeans(flat, members, clusters, iterations=ITERATIONS, chance=chance).numpy()
+        return [label[start:stop] for start, stop in pairwise(edges)]
 
-    def oracle() -> np.ndarray:
-        settings = {"n_clusters": CLUSTERS, "n_init": 1, "max_iter": ITERATIONS, "random_state": 0}
-        return np.stack([KMeans(**settings).fit_predict(group) for group in points])
+    return run
 
-    functions = {"deterministic": lambda: ours(None), "drawn": lambda: ours(chance), "scikit-learn loop": oracle}
+
+def others(groups: list[np.ndarray]) -> dict[str, Clustering]:
+    """One group after another."""
+    tensors = [torch.from_numpy(group) for group in groups]
+
+    def scikit() -> list[np.ndarray]:
+        settings = {"n_init": 1, "max_iter": ITERATIONS, "random_state": 0}
+        return [KMeans(len(group) // POINTS_PER_CLUSTER, **settings).fit_predict(group) for group in groups]
+
+    def fast() -> list[np.ndarray]:
+        torch.manual_seed(0)
+        np.random.seed(0)  # noqa: NPY002, that is what it draws from
+        return [
+            FastKMeans(len(x) // POINTS_PER_CLUSTER, max_iter=ITERATIONS, init_method="kmeans++").fit_predict(x).numpy()
+            for x in tensors
+        ]
+
+    def one_by_one() -> list[np.ndarray]:
+        settings = {"init_method": "k-means++", "num_init": 1, "max_iter": ITERATIONS, "verbose": False, "seed": 0}
+        return [TorchKMeans(**settings)(x[None], k=len(x) // POINTS_PER_CLUSTER).labels[0].numpy() for x in tensors]
+
+    return {"scikit-learn": scikit, "fast-pytorch-kmeans": fast, "torch-kmeans": one_by_one}
+
+
+def in_a_batch(groups: list[np.ndarray]) -> Clustering:
+    """torch-kmeans on groups of one size."""
+    stacked = torch.from_numpy(np.stack(groups))
+    settings = {"init_method": "k-means++", "num_init": 1, "max_iter": ITERATIONS, "verbose": False, "seed": 0}
+    return lambda: list(TorchKMeans(**settings)(stacked, k=stacked.shape[1] // POINTS_PER_CLUSTER).labels.numpy())
+
+
+def measure(groups: list[np.ndarray], libraries: dict[str, Clustering], rounds: int) -> dict[str, object]:
+    """Ratios of time and inertia."""
+    functions = {"ours": ours(groups, drawn=False), "ours, drawn": ours(groups, drawn=True)} | libraries
     times = seconds(functions, rounds)
-    best = inertia(points, oracle())
+    best = inertia(groups, functions["scikit-learn"]())
     return {
         "milliseconds, median": {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()},
-        "times faster, deterministic": ratio(times, "scikit-learn loop", "deterministic"),
-        "times faster, drawn": ratio(times, "scikit-learn loop", "drawn"),
-        "inertia / scikit-learn's, deterministic": round(inertia(points, ours(None)) / best, 4),
-        "inertia / scikit-learn's, drawn": round(inertia(points, ours(chance)) / best, 4),
+        "times faster": {name: ratio(times, name, "ours") for name in libraries},
+        "times faster, drawn": {name: ratio(times, name, "ours, drawn") for name in libraries},
+        "inertia / scikit-learn's": {name: round(inertia(groups, run()) / best, 4) for name, run in functions.items()},
     }
 
 
+def around_centres(random: np.random.Generator, group: np.ndarray) -> np.ndarray:
+    """The points moved to as many centres as there are clusters."""
+    clusters = len(group) // POINTS_PER_CLUSTER
+    centers = 2 * random.normal(size=(clusters, CHANNELS))
+    return (group + centers[random.integers(0, clusters, len(group))]).astype(np.float32)
+
+
 def main() -> None:
-    """Points without structure, and points around as many centres as there are clusters."""
+    """Points without structure, and points around centres."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
     random = np.random.default_rng(0)
-    noise = random.normal(size=(GROUPS, POINTS, CHANNELS)).astype(np.float32)
-    centers = 2 * random.normal(size=(GROUPS, CLUSTERS, CHANNELS)).astype(np.float32)
-    grouped = noise + centers[:, random.integers(0, CLUSTERS, POINTS)]
-    figures = {
-        "question": f"{GROUPS} groups x {POINTS} points x {CHANNELS} channels into {CLUSTERS} clusters",
+    sizes = random.integers(LEAST, MOST + 1, GROUPS)
+    noise = [random.normal(size=(size, CHANNELS)).astype(np.float32) for size in sizes]
+    equal = [random.normal(size=(100, CHANNELS)).astype(np.float32) for _ in range(GROUPS)]
+    figures: dict[str, object] = {
+        "question": f"{GROUPS} groups of {LEAST} to {MOST} points x {CHANNELS} channels, a cluster for "
+        f"{POINTS_PER_CLUSTER} points, at most {ITERATIONS} rounds"
     }
     for threads in (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
         with threadpool_limits(threads):
-            figures[f"threads {threads}"] = {
-                "points without structure": measure(noise, rounds=15),
-                "points around centres": measure(grouped, rounds=15),
+            cases = {
+                "points without structure": noise,
+                "points around centres": [around_centres(random, group) for group in noise],
+                "groups of 100 points without structure": equal,
             }
+            found: dict[str, object] = {}
+            for name, groups in cases.items():
+                libraries = others(groups)
+                if name.startswith("groups of"):
+                    libraries["torch-kmeans, all at once"] = in_a_batch(groups)
+                found[name] = measure(groups, libraries, options.rounds)
+            figures[f"threads {threads}"] = found
     store("clustering", figures)
 
 

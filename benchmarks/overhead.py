@@ -1,21 +1,27 @@
 """What does MCGM cost? Time and memory of energy + forces with it, as a ratio to the same backbone without it.
 
-python benchmarks/overhead.py [--size paper|small] [--rounds N] [--backbones NAME ...] [--device cpu|cuda]
+python benchmarks/overhead.py [--size paper|small] [--molecules N] [--rounds N] [--backbones NAME ...]
+    [--blocks NAME ...] [--device cpu|cuda]
+
+Figures of backbones that this call does not measure are kept, each with the command and machine that gave it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from side_by_side import ratio, seconds, store
+from side_by_side import RESULTS, ratio, seconds, store
 
 from mcgm import Batch, Potential, Structure, build
 from mcgm.backbones import BACKBONES
 from mcgm.data import Dataset
 from mcgm.memory import keep_freed_memory
+from mcgm.provenance import provenance
 
 MOLECULES, ATOMS, CUTOFF = 64, 40, 6.0
 BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper", "mcgm_random")
@@ -28,10 +34,10 @@ def molecules(count: int = MOLECULES, atoms: int = ATOMS) -> list[Structure]:
     return [dataset[int(k)] for k in nearest]
 
 
-def potentials(backbone: str, size: str, device: str) -> dict[str, Potential]:
+def potentials(backbone: str, size: str, blocks: Sequence[str], device: str) -> dict[str, Potential]:
     """The same backbone with each block."""
     built: dict[str, Potential] = {}
-    for block in BLOCKS:
+    for block in blocks:
         torch.manual_seed(0)
         built[block] = build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF).eval().to(device)
     return built
@@ -58,9 +64,11 @@ def peak_mib(action: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def measure(backbone: str, size: str, structures: list[Structure], rounds: int, device: str) -> dict[str, object]:
+def measure(
+    backbone: str, size: str, structures: list[Structure], blocks: Sequence[str], rounds: int, device: str
+) -> dict[str, object]:
     """Ratios to the local network, for inference and for a training step."""
-    models = potentials(backbone, size, device)
+    models = potentials(backbone, size, blocks, device)
     whole = Batch.from_structures(structures, cutoff=CUTOFF).to(device)
     batches = {name: model.index(whole) for name, model in models.items()}
     generator = torch.Generator().manual_seed(0)
@@ -99,20 +107,31 @@ def main() -> None:
     """SchNet and PaiNN, unless others are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="small", choices=["small", "paper"])
+    parser.add_argument("--molecules", type=int, default=MOLECULES, help="in the batch")
     parser.add_argument("--rounds", type=int, default=7, help="of training steps; predictions get four times as many")
     parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(BACKBONES), metavar="NAME")
+    parser.add_argument("--blocks", nargs="+", default=BLOCKS[1:], metavar="NAME", help="beside the network alone")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     options = parser.parse_args()
     keep_freed_memory()
-    structures = molecules()
-    figures: dict[str, object] = {
-        "question": f"{MOLECULES} molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"
-    }
+    structures = molecules(options.molecules)
+    question = f"molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"
     if options.device != "cpu":
-        figures["question"] = f"{figures['question']}, {torch.cuda.get_device_name()}"
-    for name in options.backbones:
-        figures[name] = measure(name, options.size, structures, options.rounds, options.device)
-    store(f"overhead_{options.size}" + ("" if options.device == "cpu" else f"_{options.device}"), figures)
+        question = f"{question}, {torch.cuda.get_device_name()}"
+    name = f"overhead_{options.size}" + ("" if options.device == "cpu" else f"_{options.device}")
+    figures = kept(name)
+    figures["question"] = question
+    for backbone in options.backbones:
+        blocks = ("none", *options.blocks)
+        found = measure(backbone, options.size, structures, blocks, options.rounds, options.device)
+        figures[backbone] = {"molecules": options.molecules} | found | {"provenance": provenance(["python", *sys.argv])}
+    store(name, figures)
+
+
+def kept(name: str) -> dict[str, object]:
+    """Figures of earlier calls."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcgm.neighbors import Edges, Neighbors
-from mcgm.segments import take
+from mcgm.segments import is_ascending, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,8 @@ def reverse_edges(neighbors: Neighbors, atoms: int) -> Int[Tensor, "edge"]:
         x, y, z = (cells + reach).unbind(1)
         return (((first * atoms + second) * base + x) * base + y) * base + z
 
-    there = torch.argsort(code(target, source, image))
+    there = code(target, source, image)
     back = torch.argsort(code(source, target, -image))
-    reverse = torch.empty_like(there)
-    reverse[back] = there
+    reverse = torch.empty_like(back)
+    reverse[back] = torch.arange(len(back), device=back.device) if is_ascending(there) else torch.argsort(there)
     return reverse
