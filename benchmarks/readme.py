@@ -43,33 +43,29 @@ def comparison(name: str, title: str) -> str:
 
 
 def cost() -> str:
-    """Overheads and the speed of clustering."""
-    overhead = json.loads((RESULTS / "overhead_small.json").read_text(encoding="utf-8"))
-    clustering = json.loads((RESULTS / "clustering.json").read_text(encoding="utf-8"))
+    """Overheads on a CPU, by backbone and size."""
     blocks = ("mcgm", "mcgm_paper", "element_mean", "global_mean")
     lines = [
-        f"**Cost** ({overhead['question']}; ratio to the same backbone alone, median [quartiles] in one run)",
-        "",
-        "| | " + " | ".join(f"`{block}`" for block in blocks) + " |",
-        "|---|" + "---|" * len(blocks),
+        "| | molecules in the batch | alone | " + " | ".join(f"`{block}`" for block in blocks) + " |",
+        "|---|---:|---:|" + "---|" * len(blocks),
     ]
-    for backbone in ("schnet", "painn"):
-        for what in ("energy + forces", "training step"):
-            ratios = overhead[backbone][f"{what}, ratio to local"]
-            cells = (_quartiles(ratios[block]) for block in blocks)
-            lines.append(f"| {backbone}, {what} | " + " | ".join(cells) + " |")
-    parts = ("points without structure", "points around centres")
-    rows = {name: figures for name, figures in clustering.items() if name.startswith("threads")}
-    faster = "; ".join(
-        f"{name}: " + " and ".join(f"{row[p]['times faster, deterministic']['median']:.1f}" for p in parts)
-        for name, row in rows.items()
-    )
-    lines += [
-        "",
-        f"K-means++ ({clustering['question']}), times faster than a scikit-learn loop, for points without structure "
-        f"and around centres: {faster}. `python benchmarks/overhead.py`, `python benchmarks/clustering.py`.",
-    ]
-    return "\n".join(lines)
+    commands, question = [], ""
+    for size in ("small", "paper"):
+        record = json.loads((RESULTS / f"overhead_{size}.json").read_text(encoding="utf-8"))
+        question = record.pop("question")
+        shared = record.pop("provenance")
+        for backbone, figures in record.items():
+            commands.append(f"`{figures.get('provenance', shared)['command']}`")
+            for what in ("energy + forces", "training step"):
+                ratios = figures[f"{what}, ratio to local"]
+                article = "a " if what == "training step" else ""
+                alone = f"{figures[f'milliseconds of {article}{what}, local']:,.0f} ms"
+                cells = (_quartiles(ratios[block]) if block in ratios else "" for block in blocks)
+                count = figures.get("molecules", 64)
+                lines.append(f"| {backbone}, {size}, {what} | {count} | {alone} | " + " | ".join(cells) + " |")
+    what = question.partition(", size")[0].partition("molecules of")[2]
+    notes = f"Molecules of{what}. Ratio to the same backbone alone, median [quartiles] in one run."
+    return "\n".join([*lines, "", f"{notes} {', '.join(dict.fromkeys(commands))}."])
 
 
 def cost_gpu() -> str:
@@ -250,6 +246,11 @@ def filled(text: str) -> str:
         "latency": speed_tables.latency,
         "neighbors": speed_tables.neighbors,
         "start": speed_tables.start,
+        "clustering": speed_tables.clustering,
+        "data": speed_tables.data,
+        "memory": speed_tables.memory,
+        "weak_scaling": speed_tables.weak_scaling,
+        "plan": speed_tables.plan,
         "supercells": supercells,
         "conservation": conservation.table,
         "suites": suite_results.sections,

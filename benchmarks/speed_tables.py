@@ -113,3 +113,120 @@ def start() -> str:
     rows = {name: value for name, value in figures.items() if isinstance(value, float)}
     lines = ["| | s |", "|---|---:|", *(f"| {name} | {value:.2f} |" for name, value in rows.items())]
     return "\n".join([*lines, "", f"{figures['question'].capitalize()}. `{figures['provenance']['command']}`."])
+
+
+def clustering() -> str:
+    """K-means++ beside other libraries, with what it found."""
+    figures = json.loads((RESULTS / "clustering.json").read_text(encoding="utf-8"))
+    lines = [
+        "| | ours, ms | drawn, ms | beside | ms | times faster | drawn | inertia, ours to theirs | drawn |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for threads, cases in figures.items():
+        if not threads.startswith("threads"):
+            continue
+        for case, found in cases.items():
+            times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
+            for library, ratio in found["times faster"].items():
+                cells = [f"{times['ours']:.1f}", f"{times['ours, drawn']:.1f}", library, f"{times[library]:.0f}"]
+                cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
+                cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
+                lines.append(f"| {case}, {threads} | " + " | ".join(cells) + " |")
+    question = figures["question"][0].upper() + figures["question"][1:]
+    return "\n".join([*lines, "", f"{question}. Ratios: median [quartiles]. `{figures['provenance']['command']}`."])
+
+
+def data() -> str:
+    """What reading takes of a training step, and memory for many structures."""
+    figures = json.loads((RESULTS / "speed_data.json").read_text(encoding="utf-8"))
+    lines = ["| | reading, ms | a step, ms | share of a step |", "|---|---:|---:|---:|"]
+    for name, found in figures["batches"].items():
+        share = found["reading, share of a step"]
+        cells = [f"{found['milliseconds of reading']:.1f}", f"{found['milliseconds of a step']:.0f}", _quartiles(share)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    new = figures["new file"]
+    seconds = "; ".join(f"{name}: {value:.2f} s" for name, value in new["seconds"].items())
+    size = f"{new['structures']:,} structures ({new['MB']:.0f} MB, extxyz)"
+    notes = [f"{figures['question']}. A new file of {size}: {seconds}."]
+    if "many structures" in figures:
+        many = figures["many structures"]
+        notes.append(
+            f"`mcgm train` on a new file of {many['structures']:,} molecules of ten atoms ({many['file, MB']:,} MB, "
+            f"npz), conversion and one epoch: {many['seconds']:,} s, at most {many['peak memory, MB']:,} MB of memory, "
+            "mapped pages of the file included."
+        )
+    return "\n".join([*lines, "", " ".join(notes) + f" `{figures['provenance']['command']}`."])
+
+
+def memory() -> str:
+    """A large system beside published programs."""
+    figures = json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))
+    found, published = figures["MiB"], figures["published, MiB"]
+    sizes = list(found["none"])
+    heads = " | ".join(f"{int(atoms):,} atoms, MiB | to local" for atoms in sizes)
+    lines = [
+        f"| block | {heads} | published, {int(sizes[-1]):,} atoms, MiB |",
+        "|---|" + "---:|---:|" * len(sizes) + "---:|",
+    ]
+    for block, row in found.items():
+        cells = []
+        for atoms in sizes:
+            mib = row.get(atoms)
+            cells += ["–", "–"] if mib is None else [f"{mib:,.0f}", f"{mib / found['none'][atoms]:.3f}"]
+        other = published.get(block, {}).get(sizes[-1])
+        lines.append(f"| `{block}` | " + " | ".join(cells) + f" | {'–' if other is None else f'{other:,}'} |")
+    question = figures["question"][0].upper() + figures["question"][1:]
+    return "\n".join([*lines, "", f"{question}. `{figures['provenance']['command']}`."])
+
+
+def weak_scaling() -> str:
+    """Two ranks beside one, and beside two trainings."""
+    figures = json.loads((RESULTS / "weak_scaling.json").read_text(encoding="utf-8"))
+    lines = ["| | ms per step |", "|---|---|"]
+    for name, values in figures["milliseconds per step"].items():
+        lines.append(f"| {name} | {', '.join(f'{value:.0f}' for value in values)} |")
+    shares = "; ".join(f"{name}: {value:.2f}" for name, value in figures["efficiency"].items())
+    notes = f"{figures['question']}. Efficiency, {shares}. `{figures['provenance']['command']}`."
+    return "\n".join([*lines, "", notes])
+
+
+SETS = {
+    "OE62, 250 epochs": (50_000, 41, 250),
+    "AQM, 200 epochs": (50_816, 50, 200),
+    "100 million structures of 50 atoms, one epoch": (100_000_000, 50, 1),
+}
+"""Training structures, atoms of each, and epochs."""
+
+PROCESSORS = (1, 8, 64)
+BANDWIDTH_GB_S = 10.0
+"""Of a gradient's sum among processors of several machines: cautious, to be replaced by one's own."""
+
+
+def plan() -> str:
+    """Hours of a training on GPUs, from measured steps of 2,560 atoms each and an assumed network."""
+    record = json.loads((RESULTS / "overhead_paper_cuda.json").read_text(encoding="utf-8"))
+    names = [name for name in record if name not in ("question", "provenance")]
+    heads = " | ".join(f"{count} GPU{'s' if count > 1 else ''}, h" for count in PROCESSORS)
+    lines = [f"| | step, ms | GiB | gradient, MB | {heads} |", "|---|---:|---:|---:|" + "---:|" * len(PROCESSORS)]
+    for title, (structures, atoms, epochs) in SETS.items():
+        for name in names:
+            found = record[name]
+            step = found["milliseconds of a training step, local"]
+            step *= found["training step, ratio to local"]["mcgm"]["median"]
+            gib = found["MiB of a training step, local"] / 1024
+            gib *= found["memory of a training step, ratio to local"]["mcgm"]
+            gradient = 4e-6 * found["parameters"]["mcgm"]
+            hours = []
+            for count in PROCESSORS:
+                waits = 0.0 if count == 1 else 2 * gradient / BANDWIDTH_GB_S  # ms: MB over GB/s, there and back
+                steps = structures * atoms * epochs / found["atoms"] / count
+                hours.append(f"{steps * (step + waits) / 3.6e6:,.1f}")
+            lines.append(
+                f"| {title}: {name} + MCGM | {step:.0f} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |"
+            )
+    notes = (
+        f"Computed from training steps with forces of 64 molecules of 40 atoms on one GPU, float32, uncompiled "
+        f"({record['question']}; `{record['provenance']['command']}`), and from the time to add up gradients at "
+        f"{BANDWIDTH_GB_S:g} GB/s; not measured on several GPUs."
+    )
+    return "\n".join([*lines, "", notes])
