@@ -18,7 +18,6 @@ from mcgm.data.sample import sample_path
 from mcgm.errors import ConfigError, DataError
 from mcgm.structure import Structure
 
-
 _KINDS = 256
 """Atomic numbers that a byte can hold."""
 

@@ -85,8 +85,9 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the running errors."""
-        if self.reporter is not None and self.reporter.wants_steps and trainer.global_step % BAR_EVERY == 0:
-            self.reporter.step(self._state(trainer, pl_module.train_errors))
+        reporter = self._reporter(trainer)
+        if reporter is not None and reporter.wants_steps and trainer.global_step % BAR_EVERY == 0:
+            reporter.step(self._state(trainer, pl_module.train_errors))
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Start counting from zero."""
@@ -105,9 +106,13 @@ class Recorder(Callback):
         if trainer.is_global_zero:
             self._write(trainer, pl_module, improved=loss < self.best)
         self.best = min(loss, self.best)
-        if self.reporter is not None:
-            self.reporter.epoch(self._state(trainer, errors))
+        if (reporter := self._reporter(trainer)) is not None:
+            reporter.epoch(self._state(trainer, errors))
         trainer.should_stop |= self._waited_long_enough()
+
+    def _reporter(self, trainer: lightning.Trainer) -> Reporter | None:
+        """One rank speaks for all."""
+        return self.reporter if trainer.is_global_zero else None
 
     def _waited_long_enough(self) -> bool:
         return self.early_stopping is not None and self.waited >= self.early_stopping
