@@ -16,6 +16,7 @@ import conservation
 import electrostatics_table
 import numpy as np
 import speed_tables
+import suite_figures
 import suite_results
 import yaml
 
@@ -221,8 +222,12 @@ def store(comparison: Path) -> None:
     """Keep the results of a finished comparison under its name; its predictions are too large for that."""
     target = RESULTS / comparison.name
     target.mkdir(parents=True, exist_ok=True)
-    for result in read_results(comparison / "cells"):
+    results = read_results(comparison / "cells")
+    for result in results:
         result.save(target / f"{result.variant}-seed{result.seed}.json")
+    if sizes := suite_figures.by_size(comparison, results):
+        with replacing(target / "by_size.json") as path:
+            path.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
 
 
 def filled(text: str) -> str:

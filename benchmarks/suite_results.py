@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import suite_figures
+
 from mcgm.report.drawing import INK, panels, svg_file
 from mcgm.report.files import write_whole
 from mcgm.report.result import RunResult, read_results
@@ -54,15 +56,44 @@ def section(suite: str, folder: Path) -> str:
     ]
     if any(row.energy_change is not None for row in summarize(results)):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
+    if _has_step_times(suite):
+        lines += [
+            "",
+            "Who wins at equal size, and at equal time? Small dots are seeds; times are of the table of steps below.",
+            "",
+            f"![Errors over parameters and over the time of a step](comparison/{folder.name}-frontier.svg)",
+        ]
+    if suite_figures.load_sizes(folder):
+        lines += [
+            "",
+            "On which molecules? Each quarter of the test structures, from the smallest to the largest.",
+            "",
+            f"![Errors beside the local network over the number of atoms](comparison/{folder.name}-sizes.svg)",
+        ]
     return "\n".join(lines)
 
 
 def draw() -> None:
     """One figure per comparison: the change of every variant with its 95 % interval."""
     for suite, folder in stored():
-        rows = [row for row in summarize(ordered(suite, read_results(folder))) if row.energy_change is not None]
+        results = ordered(suite, read_results(folder))
+        rows = [row for row in summarize(results) if row.energy_change is not None]
         if rows:
             write_whole(FIGURES / f"{folder.name}.svg", figure(rows))
+        if _has_step_times(suite):
+            times = json.loads(_step_times(suite).read_text(encoding="utf-8"))["variants"]
+            write_whole(FIGURES / f"{folder.name}-frontier.svg", suite_figures.frontier(results, times))
+        if sizes := suite_figures.load_sizes(folder):
+            reference = suite_recipe(suite)["reference"]
+            write_whole(FIGURES / f"{folder.name}-sizes.svg", suite_figures.sizes(sizes, summarize(results), reference))
+
+
+def _step_times(suite: str) -> Path:
+    return RESULTS / f"step_times_{suite}.json"
+
+
+def _has_step_times(suite: str) -> bool:
+    return _step_times(suite).exists()
 
 
 def figure(rows: Sequence[VariantSummary]) -> bytes:
@@ -90,7 +121,7 @@ def _color(change: Spread) -> str:
 
 def step_times(suite: str) -> str:
     """What one seed of every variant costs, from measured steps."""
-    path = RESULTS / f"step_times_{suite}.json"
+    path = _step_times(suite)
     if not path.exists():
         return f"Not measured yet: `python benchmarks/step_times.py {suite}`."
     record = json.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpec
-from mcgm.long_range.controls import ElementMean, GlobalMean, NoLongRange
+from mcgm.long_range.controls import AtomWise, ElementMean, GlobalMean, NoLongRange
 from mcgm.long_range.ewald import EwaldMessages
 from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
@@ -37,6 +37,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "mcgm_paper": MCGM.paper,
     "mcgm_random": MCGM.random,
     "mcgm_kmeans": MCGM.kmeans,
+    "atom_wise": AtomWise,
     "global_mean": GlobalMean,
     "element_mean": ElementMean,
     "charges": LatentCharges,
@@ -51,6 +52,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
 SPECIFICATIONS: dict[str, type[Any]] = {
     "none": NoLongRange,
     "mcgm": MCGM,
+    "atom_wise": AtomWise,
     "global_mean": GlobalMean,
     "element_mean": ElementMean,
     "charges": LatentCharges,
@@ -67,6 +69,7 @@ __all__ = [
     "MCGM",
     "RANGE",
     "SPECIFICATIONS",
+    "AtomWise",
     "Clusters",
     "Contribution",
     "ElementMean",

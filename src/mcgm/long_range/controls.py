@@ -31,7 +31,9 @@ class Nothing(LongRange):
         """The batch itself, for its shape."""
         return batch
 
-    def exchange(self, layer: int, scalars: Float[Tensor, "atom channel"], state: Batch) -> tuple[None, Batch]:
+    def exchange(
+        self, layer: int, scalars: Float[Tensor, "atom channel"], state: Batch
+    ) -> tuple[Float[Tensor, "atom channel"] | None, Batch]:
         """No update."""
         return None, state
 
@@ -65,6 +67,40 @@ class ElementMean(LongRangeSpec):
     def build(self, channels: int, layers: int) -> LongRange:
         """A hierarchy of one level with a cluster per element."""
         return _one_level(channels, layers, ByElement())
+
+
+@dataclass(frozen=True)
+class AtomWise(LongRangeSpec):
+    """No exchange at all: O silu(LN(A h_i)) added to every atom, the layers per atom that attention blocks come with.
+
+    What a block gains over it is due to what atoms tell each other.
+    """
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """Two linear maps and a layer norm per layer."""
+        return AtomLayers(channels, layers)
+
+
+class AtomLayers(Nothing):
+    """The module behind `AtomWise`."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, channels, bias=False),
+                nn.LayerNorm(channels),
+                nn.SiLU(),
+                nn.Linear(channels, channels),
+            )
+            for _ in range(layers)
+        )
+
+    def exchange(
+        self, layer: int, scalars: Float[Tensor, "atom channel"], state: Batch
+    ) -> tuple[Float[Tensor, "atom channel"], Batch]:
+        """Each atom by itself."""
+        return self.layers[layer](scalars), state
 
 
 def _one_level(channels: int, layers: int, rule: Everything | ByElement) -> Hierarchy:

@@ -8,6 +8,7 @@ from ase.build import molecule
 
 from mcgm import Batch
 from mcgm.long_range import MCGM, ElementMean, GlobalMean
+from mcgm.long_range.mcgm.aggregation import STEEPEST
 from mcgm.long_range.mcgm.assignment import join, split
 
 CHANNELS, LAYERS = 10, 2
@@ -17,6 +18,9 @@ BLOCKS = [
     *(preset(levels=levels, reduction=1.3) for preset in PRESETS.values() for levels in (1, 2, 3, 4)),
     MCGM.smooth(energy_per="cluster", activation="tanh"),
     MCGM.paper(energy_per="atom", scope="molecule"),
+    MCGM.smooth(aggregation="attention"),
+    MCGM.smooth(dissemination="mixing"),
+    MCGM.paper(aggregation="attention", dissemination="mixing"),
     GlobalMean(),
     ElementMean(),
 ]
@@ -53,6 +57,24 @@ def run(module, batch, layers, *, prescribed=None, generator=None):
     return updates, module.contribution(layers[-1], state)
 
 
+def importance(exchange, level, node):
+    """What a member counts in its cluster's mean beside its membership, by channel."""
+    aggregation = exchange.aggregations[level]
+    if not hasattr(aggregation, "score"):
+        return torch.ones_like(node)
+    return torch.exp(STEEPEST * torch.tanh(aggregation.score.weight @ node / STEEPEST))
+
+
+def taken_up(exchange, atom, received):
+    """The update of an atom from weights and features of its clusters."""
+    way = exchange.dissemination
+    if not hasattr(way, "atom"):
+        return sum(w * cluster for w, cluster in received)
+    mixed = way.atom.weight @ atom + sum(w * (way.cluster.weight @ cluster) for w, cluster in received)
+    normal = (mixed - mixed.mean()) / (mixed.var(correction=0) + way.norm.eps).sqrt()
+    return way.output(torch.nn.functional.silu(way.norm.weight * normal + way.norm.bias))
+
+
 def reference(module, batch, layer, scalars, levels):  # one function, so that it reads like the paper's algorithm
     """Update of the atoms, and energy per molecule before weighting: nested loops over molecules and clusters."""
     exchange = module.exchanges[layer]
@@ -75,7 +97,8 @@ def reference(module, batch, layer, scalars, levels):  # one function, so that i
             above, heavier = {}, {}
             for k in {c for _, c, _ in rows}:
                 own = [(m, w) for m, c, w in rows if c == k]
-                mean = sum(w * below[m] for m, w in own) / sum(w for _, w in own)
+                shares = {m: w * importance(exchange, level, below[m]) for m, w in own}
+                mean = sum(shares[m] * below[m] for m, _ in own) / sum(shares.values())
                 above[k] = exchange.maps[level](mean)
                 heavier[k] = sum(w * mass[m] for m, w in own)
             below, mass = above, heavier
@@ -91,7 +114,8 @@ def reference(module, batch, layer, scalars, levels):  # one function, so that i
                 },
             )
         for atom in going_up[0]:
-            update[atom] = sum(w * going_down[0][c] for m, c, w in weights[0] if m == atom)
+            received = [(w, going_down[0][c]) for m, c, w in weights[0] if m == atom]
+            update[atom] = taken_up(exchange, scalars[atom], received)
         for level, nodes in enumerate(going_down):
             for node, value in nodes.items():
                 times = module.weighting(torch.as_tensor(masses[level][node], dtype=scalars.dtype).reshape(1))[0]

@@ -11,8 +11,8 @@ from mcgm.long_range.mcgm.assignment import Assignment
 STEEPEST = 3.0
 """Scores stay between - and + of it: the heaviest member then counts e^6 times as much as the lightest."""
 
-_FLOOR = 1e-6
-"""Added to a cluster's weight, of e^-3 or more unless it is empty: its mean is then zero."""
+_FLOOR = 1e-3
+"""Least weight of a cluster: it has e^-3 or more unless it is empty, and zero for a mean."""
 
 
 class Mean(nn.Module):
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         """Features of the clusters."""
         weight = torch.exp(STEEPEST * torch.tanh(self.score(nodes) / STEEPEST))
         value, weight = assignment.mean(torch.cat([weight * nodes, weight], dim=1)).chunk(2, dim=1)
-        return value / (weight + _FLOOR)
+        return value / weight.clamp(min=_FLOOR)
 
 
 AGGREGATIONS: dict[str, type[Mean] | type[Attention]] = {"mean": Mean, "attention": Attention}

@@ -28,13 +28,14 @@ class Broadcast(nn.Module):
 class Mixing(nn.Module):
     """What an atom takes up depends on its own features. Ours.
 
-    O silu(A h_i + sum_k p_ik C h_k + b) with the memberships p_ik.
+    O silu(LN(A h_i + sum_k p_ik C h_k)) with the memberships p_ik and a layer norm (arXiv:1607.06450).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.atom = nn.Linear(channels, channels)
+        self.atom = nn.Linear(channels, channels, bias=False)
         self.cluster = nn.Linear(channels, channels, bias=False)
+        self.norm = nn.LayerNorm(channels)
         self.output = nn.Linear(channels, channels)
 
     def forward(
@@ -44,7 +45,8 @@ class Mixing(nn.Module):
         assignment: Assignment,
     ) -> Float[Tensor, "atom channel"]:
         """What is added to the atoms."""
-        return self.output(silu(self.atom(atoms) + assignment.broadcast(self.cluster(clusters))))
+        mixed = self.atom(atoms) + assignment.broadcast(self.cluster(clusters))
+        return self.output(silu(self.norm(mixed)))
 
 
 DISSEMINATIONS: dict[str, type[Broadcast] | type[Mixing]] = {"broadcast": Broadcast, "mixing": Mixing}

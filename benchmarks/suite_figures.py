@@ -1,0 +1,99 @@
+"""Figures of `docs/comparison.md` that answer a question: who wins at equal size and time, and on which molecules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mcgm.report.drawing import INK, panels, svg_file
+from mcgm.report.result import RunResult
+from mcgm.report.summary import VariantSummary, summarize
+
+QUANTILES = 4
+MCGM_COLOR, LOCAL_COLOR, OTHER_COLOR = "#1a5fb4", INK, "#c2641a"
+
+
+def by_size(comparison: Path, results: Sequence[RunResult]) -> dict[str, Any]:
+    """Energy errors of every variant on the smallest to the largest quarter of the test structures, mean over seeds."""
+    found: dict[str, list[list[float]]] = {}
+    edges: np.ndarray | None = None
+    for result in results:
+        if result.predictions is None:
+            continue
+        with np.load(comparison / "cells" / result.predictions, allow_pickle=False) as arrays:
+            sizes = arrays["n_atoms"]
+            errors = 1e3 * np.abs(arrays["energy_predicted"] - arrays["energy"])
+        if edges is None:
+            edges = np.quantile(sizes, np.linspace(0, 1, QUANTILES + 1))
+        part = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, QUANTILES - 1)
+        found.setdefault(result.variant, []).append([float(errors[part == k].mean()) for k in range(QUANTILES)])
+    if edges is None:
+        return {}
+    return {
+        "kind": "errors by size",
+        "atoms": [float(edge) for edge in edges],
+        "energy_mae_mev": {variant: np.mean(rows, axis=0).round(3).tolist() for variant, rows in found.items()},
+    }
+
+
+def frontier(results: Sequence[RunResult], step_times: dict[str, Any]) -> bytes:
+    """Energy errors over the number of parameters, and over the time of a step; a small dot for every seed."""
+    times = {variant: row["seconds per step"] for variant, row in step_times.items()}
+    canvas, axes = panels(2)
+    canvas.set_figheight(4.6)
+    rows = sorted(summarize(list(results)), key=lambda row: row.energy.mean)
+    gap = 0.03 * (rows[-1].energy.mean - rows[0].energy.mean)
+    label_at = -np.inf
+    for row in rows:
+        own = [result for result in results if result.variant == row.variant]
+        label_at = max(row.energy.mean, label_at + gap)  # not on top of the one below
+        for panel, place in ((axes[0], own[0].parameters / 1e3), (axes[1], times.get(row.variant))):
+            if place is None:
+                continue
+            color = _color(own[0])
+            errors = [result.metrics.energy_mae_mev for result in own]
+            panel.plot([place] * len(errors), errors, ".", color=color, markersize=3, alpha=0.7)
+            panel.plot([place], [row.energy.mean], "o", color=color, markersize=6)
+            style = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 6.5, "color": color, "va": "center"}
+            panel.annotate(row.label, (place, label_at), **style)
+    axes[0].set(xlabel="parameters, thousands", ylabel="energy MAE, meV", xscale="log")
+    axes[1].set(xlabel="processor time of a training step, s", xscale="log")
+    for panel in axes:
+        panel.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
+        panel.xaxis.set_minor_formatter(lambda value, position: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    return svg_file(canvas)
+
+
+def sizes(found: dict[str, Any], rows: Sequence[VariantSummary], reference: str) -> bytes:
+    """Errors relative to the local network on small to large molecules."""
+    errors = found["energy_mae_mev"]
+    base, atoms = np.array(errors[reference]), found["atoms"]
+    canvas, axes = panels(1)
+    canvas.set_size_inches(7.4, 4.2)
+    panel = axes[0]
+    middle = [(low + high) / 2 for low, high in pairwise(atoms)]
+    styles = ("-", "--", ":", "-.")
+    for count, row in enumerate(row for row in rows if row.variant in errors and row.variant != reference):
+        changes = 100 * (np.array(errors[row.variant]) / base - 1)
+        panel.plot(middle, changes, styles[count % len(styles)], marker="o", markersize=3, label=row.label)
+    panel.axhline(0, color=INK, linewidth=0.8)
+    panel.set(xlabel="atoms (middle of each quarter of the test structures)", ylabel="energy error beside local, %")
+    canvas.legend(loc="outside right upper", frameon=False, fontsize=7, labelcolor=INK)
+    return svg_file(canvas)
+
+
+def load_sizes(folder: Path) -> dict[str, Any]:
+    """What `by_size` left in a folder of results; empty where there is nothing."""
+    path = folder / "by_size.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _color(result: RunResult) -> str:
+    if result.long_range == "none":
+        return LOCAL_COLOR
+    return MCGM_COLOR if result.long_range.startswith("mcgm") else OTHER_COLOR
