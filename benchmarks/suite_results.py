@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,17 +45,19 @@ def sections() -> str:
 def section(suite: str, folder: Path) -> str:
     """Heading, table, what a reader must know, and the figure of one comparison."""
     results = ordered(suite, read_results(folder))
-    first = results[0]
+    first, rows = results[0], summarize(results)
+    # cells run beside each other, and stop and go on: times are in the table of steps
+    shown = [dataclasses.replace(row, seconds_per_epoch=None) for row in rows]
     lines = [
         f"### {suite.capitalize()}: {first.dataset}, {first.backbone}",
         "",
         f"{SUITES[suite].capitalize()}; {first.metrics.n_structures:,} test structures.",
         "",
-        markdown_table(summarize(results)).rstrip(),
+        markdown_table(shown).rstrip(),
         "",
         " ".join([*notes(results), f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}."]),
     ]
-    if any(row.energy_change is not None for row in summarize(results)):
+    if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
     if _has_step_times(suite):
         lines += [

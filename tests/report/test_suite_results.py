@@ -1,9 +1,11 @@
 """The pages of the benchmark are drawn from stored cells alone."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -11,6 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def suite_results(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
     specification = importlib.util.spec_from_file_location("suite_results", BENCHMARKS / "suite_results.py")
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, "suite_results", module)
@@ -47,6 +50,27 @@ def test_the_figure_marks_what_the_seeds_tell(suite_results, kept):
     assert svg.startswith("<?xml")
     assert suite_results.BETTER in svg
     assert suite_results.WORSE not in svg
+
+
+def test_errors_by_size_are_those_of_the_quarters(suite_results, result_maker, tmp_path):
+    """Errors of 1 meV on small and 5 meV on large molecules, whatever their order."""
+    sizes = np.array([40, 10, 12, 41, 20, 30, 22, 32])
+    error = np.where(sizes > 25, 0.005, 0.001)
+    (tmp_path / "cells").mkdir()
+    np.savez(tmp_path / "cells" / "mcgm-seed0.npz", n_atoms=sizes, energy=-sizes * 1.0, energy_predicted=error - sizes)
+    result = dataclasses.replace(result_maker("mcgm", 0, 0.1), predictions="mcgm-seed0.npz")
+    found = suite_results.suite_figures.by_size(tmp_path, [result])
+    assert found["energy_mae_mev"]["mcgm"] == pytest.approx([1, 1, 5, 5])
+    assert found["atoms"][0] == 10
+    assert found["atoms"][-1] == 41
+
+
+def test_the_frontier_has_every_variant_and_its_seeds(suite_results, kept):
+    results = suite_results.read_results(kept / "rivals-sample")
+    times = {variant: {"seconds per step": 0.1} for variant in ("local", "mcgm")}
+    svg = suite_results.suite_figures.frontier(results, times).decode()
+    assert svg.count("<!-- RANGE -->") == 1  # its time is not known
+    assert svg.count("<!-- MCGM -->") == 2
 
 
 def test_what_was_not_measured_is_said(suite_results, kept, monkeypatch):
