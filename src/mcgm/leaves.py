@@ -41,7 +41,7 @@ def _form(item: Any, found: list[Leaf]) -> Hashable:
     kind: Any = type(item)
     if kind is int or kind is SymInt:
         found.append(item)
-        return min(item, 2)
+        return item if item < 2 else 2  # of a symbol this asks no more than that
     if isinstance(item, tuple):
         return kind, *(_form(value, found) for value in item)
     names = _names(kind)

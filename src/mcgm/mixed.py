@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 def exact(device: torch.device) -> torch.autocast:
     """Whatever surrounds it, single precision or better: for geometry, clusters and energies."""
@@ -12,4 +14,4 @@ def exact(device: torch.device) -> torch.autocast:
 
 def at_least_single(dtype: torch.dtype) -> torch.dtype:
     """What to add up in: eight bits lose the small terms of a sum. Whole numbers stay what they are."""
-    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
+    return torch.float32 if dtype in HALF else dtype

@@ -21,8 +21,8 @@ def segment_sum(
     values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int
 ) -> Float[Tensor, "count *rest"]:
     """Sum of the rows that share an index, in single precision or better; segments without rows are zero."""
-    dtype = at_least_single(values.dtype)
-    return values.new_zeros((count, *values.shape[1:]), dtype=dtype).index_add(0, index, values.to(dtype))
+    values = values.to(at_least_single(values.dtype))
+    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
 
 
 def segment_count(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "count"]:

@@ -24,7 +24,8 @@ class Nodes:
     """The nodes of one level, each in one group; groups never exchange anything.
 
     `kind` is the atomic number for atoms and element clusters, 0 above; `rank` is the position within the group;
-    `largest` the size of the largest group, known before any forward pass so that none waits for it.
+    `largest` the size of the largest group, known before any forward pass so that none waits for it. `is_uniform`:
+    every group has `largest` nodes, whatever the batch, and nodes stand group after group.
     """
 
     group: Int[Tensor, "node"]
@@ -33,6 +34,12 @@ class Nodes:
     count: Int[Tensor, "group"]
     start: Int[Tensor, "group"]
     largest: int
+    is_uniform: bool = False
+
+    @classmethod
+    def uniform(cls, groups: int, count: int, device: torch.device) -> Nodes:
+        """Equally many nodes in each group."""
+        return replace(cls.counted(torch.full((groups,), count, device=device)), is_uniform=True)
 
     @classmethod
     def grouped(cls, group: Int[Tensor, "node"], groups: int, kind: Int[Tensor, "node"] | None = None) -> Nodes:
@@ -79,12 +86,54 @@ class Nodes:
 
 
 @dataclass(frozen=True, eq=False)
+class Table:
+    """Nodes with equally many slots for every group, so that soft weights are a matrix for each group.
+
+    `node` is who stands in a slot; where nobody does, some other node of the group, and `present` is zero.
+    `is_full`: nobody is missing in any batch, and nodes stand in the order of the slots.
+    """
+
+    node: Int[Tensor, "row"]
+    slot: Int[Tensor, "node"]
+    present: Float[Tensor, "group width 1"]
+    groups: int
+    width: int
+    is_full: bool
+
+    @classmethod
+    def of(cls, nodes: Nodes, dtype: torch.dtype) -> Table | None:
+        """Made once, where batches are made; `None` where most slots would be empty."""
+        if nodes.groups * nodes.largest > SPARSEST * nodes.total:
+            return None
+        slot = nodes.group * nodes.largest + nodes.rank
+        node = torch.zeros_like(nodes.present, dtype=torch.long).flatten()
+        node[slot] = torch.arange(nodes.total, device=slot.device)
+        node = node.view(nodes.groups, nodes.largest)
+        node = torch.where(nodes.present, node, node[:, :1]).flatten()
+        return cls(node, slot, nodes.present[..., None].to(dtype), nodes.groups, nodes.largest, nodes.is_uniform)
+
+    def spread(self, values: Float[Tensor, "node channel"]) -> Float[Tensor, "group width channel"]:
+        """Values of the nodes in their slots; of some other node of the group where nobody stands."""
+        table = values if self.is_full else take(values, self.node)
+        return table.view(self.groups, self.width, values.shape[1])
+
+    def collect(self, table: Float[Tensor, "group width channel"]) -> Float[Tensor, "node channel"]:
+        """Nodes back from their slots."""
+        return table.flatten(0, 1) if self.is_full else take(table.flatten(0, 1), self.slot)
+
+
+SPARSEST = 4
+"""Slots for each node up to which a table pays."""
+
+
+@dataclass(frozen=True, eq=False)
 class Assignment:
     """Rows of (member, cluster, weight): one per member where clusters are hard, several where they are soft.
 
     The weights of a member sum to one. A cluster may be empty: its mean is zero, and its energy does not count.
     `is_hard` says that the rows are the members in their order, all of weight one: then fewer operations do, and `size`
-    holds the number of members of each cluster, at least 1.
+    holds the number of members of each cluster, at least 1. Where every group has equally many clusters, `table` may
+    hold its members and `matrix` their weights: matrix products then do what sums over rows would.
     """
 
     member: Int[Tensor, "row"]
@@ -94,6 +143,8 @@ class Assignment:
     clusters: int
     is_hard: bool = False
     size: Float[Tensor, "cluster"] | None = None
+    table: Table | None = None
+    matrix: Float[Tensor, "group width choice"] | None = None
 
     @classmethod
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
@@ -104,15 +155,29 @@ class Assignment:
         return cls(member, cluster, weight, cluster.shape[0], clusters, is_hard=True, size=size)
 
     @classmethod
-    def soft(cls, clusters_of_member: Int[Tensor, "member choice"], clusters: int, dtype: torch.dtype) -> Assignment:
-        """Every member in equal parts in the clusters of its row."""
-        members, choices = clusters_of_member.shape
-        member = torch.arange(members, device=clusters_of_member.device).repeat_interleave(choices)
-        weight = torch.full((members * choices,), 1 / choices, dtype=dtype, device=member.device)
-        return cls(member, clusters_of_member.reshape(-1), weight, members, clusters)
+    def soft(cls, nodes: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
+        """Every node in equal parts in all clusters of its group; groups have equally many clusters."""
+        choices = clusters.largest
+        choice = torch.arange(choices, device=clusters.start.device)
+        cluster = (clusters.start[nodes.group][:, None] + choice).reshape(-1)
+        member = torch.arange(nodes.total, device=cluster.device).repeat_interleave(choices)
+        equal = torch.full((nodes.total, choices), 1 / choices, dtype=dtype, device=cluster.device)
+        rows = cls(member, cluster, equal.reshape(-1), nodes.total, clusters.total, table=Table.of(nodes, dtype))
+        return rows.weighted(equal)
+
+    def weighted(self, weight: Float[Tensor, "member choice"]) -> Assignment:
+        """With other weights, for rules that give every member equally many rows, member after member."""
+        table = self.table
+        matrix = None if table is None else table.spread(weight)
+        if table is not None and matrix is not None and not table.is_full:
+            matrix = matrix * table.present
+        return replace(self, weight=weight.reshape(-1), matrix=matrix)
 
     def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
         """Weighted sum over the members of each cluster."""
+        if self.table is not None and self.matrix is not None:
+            columns = self.table.spread(values.reshape(values.shape[0], -1))
+            return (self.matrix.transpose(1, 2) @ columns).reshape(self.clusters, *values.shape[1:])
         if not self.is_hard:
             values = take(values, self.member) * self.weight.reshape(-1, *[1] * (values.dim() - 1))
         return segment_sum(values, self.cluster, self.clusters)
@@ -120,12 +185,16 @@ class Assignment:
     def mean(self, values: Float[Tensor, "member channel"]) -> Float[Tensor, "cluster channel"]:
         """Weighted mean over the members of each cluster, zero where it is empty.
 
-        A soft cluster may have next to no weight. Weights are taken relative to the largest one of their cluster, which
-        changes no mean, because the derivatives of a quotient overflow where its denominator is tiny. Below the root of
-        the smallest number the mean goes to zero smoothly.
+        A soft cluster may have next to no weight, and the derivatives of a quotient overflow where its denominator is
+        tiny. In rows, weights are taken relative to the largest one of their cluster, which changes no mean; below the
+        root of the smallest number the mean goes to zero smoothly. A matrix, whose columns are softmax weights, has the
+        fourth root of the smallest number added to their sums, whose first three derivatives are then finite.
         """
         if self.size is not None:
             return self.total(values) / self.size[:, None]
+        if self.matrix is not None:
+            floor = torch.finfo(self.weight.dtype).tiny ** 0.25
+            return self.total(values) / (self.matrix.sum(1).reshape(-1, 1) + floor)
         least = torch.finfo(self.weight.dtype).tiny ** 0.5
         largest = self.weight.new_full((self.clusters,), least)
         largest = largest.scatter_reduce(0, self.cluster, self.weight.detach(), "amax")
@@ -135,12 +204,17 @@ class Assignment:
 
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""
+        if self.table is not None and self.matrix is not None:
+            return self.table.collect(
+                self.matrix @ values.view(self.table.groups, self.matrix.shape[2], values.shape[1])
+            )
         rows = take(values, self.cluster)
         return rows if self.is_hard else segment_sum(rows * self.weight[:, None], self.member, self.members)
 
     def faded(self, presence: Float[Tensor, "member"]) -> Assignment:
         """With every weight multiplied by the member's presence: weights of a member then sum to less than one."""
-        return replace(self, weight=self.weight * take(presence, self.member), is_hard=False, size=None)
+        weight = self.weight * take(presence, self.member)
+        return replace(self, weight=weight, is_hard=False, size=None, table=None, matrix=None)
 
     def first(self, members: int) -> Assignment:
         """Of the first members alone, for rules that give every member equally many rows, member after member."""
@@ -148,7 +222,7 @@ class Assignment:
         member, cluster, weight = self.member[:rows], self.cluster[:rows], self.weight[:rows]
         if self.is_hard:
             return Assignment.hard(cluster, self.clusters, weight.dtype)
-        return replace(self, member=member, cluster=cluster, weight=weight, members=members)
+        return replace(self, member=member, cluster=cluster, weight=weight, members=members, table=None, matrix=None)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:

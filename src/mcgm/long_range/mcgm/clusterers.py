@@ -8,7 +8,7 @@ The K-means++ rule itself is in `kmeans.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -247,12 +247,11 @@ class Prototypes(Clusterer):
 
     def layout(self, members: Nodes) -> Nodes:
         """`count` nodes per group."""
-        return Nodes.counted(torch.full_like(members.count, self.count))
+        return Nodes.uniform(members.groups, self.count, members.count.device)
 
     def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
         """The rows: every node with all prototypes of its group."""
-        choice = torch.arange(self.count, device=clusters.start.device)
-        return Assignment.soft(clusters.start[members.group][:, None] + choice, clusters.total, dtype)
+        return Assignment.soft(members, clusters, dtype)
 
     def build(self, channels: int) -> ClusterModule:
         """Holds the prototypes, (count, channels)."""
@@ -275,8 +274,7 @@ class _SoftMembership(ClusterModule):
         chance: Chance | None,
     ) -> Assignment:
         assert known is not None, "made once per batch, where the rule is indexed."
-        weight = torch.softmax(linear(features, self.prototypes * self.scale), dim=-1)
-        return replace(known, weight=weight.reshape(-1))
+        return known.weighted(torch.softmax(linear(features, self.prototypes * self.scale), dim=-1))
 
 
 CLUSTERERS: dict[str, type[Clusterer]] = {
