@@ -26,7 +26,7 @@ WIDTHS = {
 }
 BLOCKS = ("none", "mcgm", "mcgm_paper")
 CHOICES = [(backbone, block) for backbone in WIDTHS for block in BLOCKS]
-CONTROLS = [("schnet", "global_mean"), ("painn", "element_mean"), ("schnet", "atom_wise")]
+CONTROLS = [("schnet", "global_mean"), ("painn", "element_mean"), ("schnet", "atom_wise"), ("painn", "mcgm_mixing")]
 COSTLY = ("visnet", "dimenet++", "gemnet-t")
 ORDINARY_FORCE = 2.0
 """eV/Å; for forces of this size the limits are meant."""

@@ -34,6 +34,7 @@ def mcgm_with_charges(
 BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "none": NoLongRange,
     "mcgm": MCGM.smooth,
+    "mcgm_mixing": MCGM.mixing,
     "mcgm_paper": MCGM.paper,
     "mcgm_random": MCGM.random,
     "mcgm_kmeans": MCGM.kmeans,

@@ -1,5 +1,7 @@
 """The options of MCGM."""
 
+import dataclasses
+
 import pytest
 
 from mcgm.errors import ConfigError
@@ -22,6 +24,12 @@ def test_the_paper_preset_is_kmeans_above_the_elements_with_each_cluster_once():
     assert block.rules == (ByElement(), KMeansPlusPlus(4), KMeansPlusPlus(4))
     assert block.energy_per == "cluster"
     assert not block.is_smooth
+
+
+def test_the_mixing_preset_differs_from_the_smooth_one_in_ways_up_and_down_alone():
+    mixing = MCGM.mixing(levels=2)
+    assert mixing.is_smooth
+    assert dataclasses.replace(mixing, aggregation="mean", dissemination="broadcast") == MCGM.smooth(levels=2)
 
 
 def test_the_random_preset_differs_from_the_paper_in_the_rules_alone():

@@ -125,6 +125,12 @@ class MCGM(LongRangeSpec):
         return cls(levels=levels, reduction=reduction, **options)
 
     @classmethod
+    def mixing(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
+        """As `smooth`, with attention in aggregation, and layers on each atom that mix in what its clusters know."""
+        settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "mixing"} | options
+        return cls(levels=levels, reduction=reduction, **settings)
+
+    @classmethod
     def paper(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
         """As published: element clusters, K-means++ above, each cluster's energy counted once."""
         rules = (ByElement(), *(KMeansPlusPlus(reduction) for _ in range(levels - 1)))
