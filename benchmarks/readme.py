@@ -280,6 +280,7 @@ def main() -> int:
         store(folder)
     if not check:
         suite_results.draw()
+        suite_results.draw_stability()
     same = True
     for document in DOCUMENTS:
         old = document.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mcgm.report.drawing import INK, panels, svg_file
+from mcgm.report.drawing import INK, legend, panels, svg_file
 from mcgm.report.result import RunResult
 from mcgm.report.summary import VariantSummary, summarize
 
@@ -84,6 +84,26 @@ def sizes(found: dict[str, Any], rows: Sequence[VariantSummary], reference: str)
     panel.axhline(0, color=INK, linewidth=0.8)
     panel.set(xlabel="atoms (middle of each quarter of the test structures)", ylabel="energy error beside local, %")
     canvas.legend(loc="outside right upper", frameon=False, fontsize=7, labelcolor=INK)
+    return svg_file(canvas)
+
+
+def stability(results: Sequence[RunResult]) -> bytes:
+    """Adjusted Rand index of clusters against those of the validation before, mean and range over seeds."""
+    levels = sorted({level for result in results for level in result.curves[-1].rand_index_levels})
+    canvas, axes = panels(len(levels))
+    for panel, level in zip(axes, levels, strict=True):
+        for label in dict.fromkeys(result.label for result in results):
+            own = [
+                result for result in results if result.label == label and level in result.curves[-1].rand_index_levels
+            ]
+            points = [[p for p in result.curves if p.rand_index] for result in own]
+            epochs = [point.epoch for point in points[0]]
+            indices = np.array([[p.rand_index[p.rand_index_levels.index(level)] for p in row] for row in points])
+            (line,) = panel.plot(epochs, indices.mean(0), marker="o", markersize=3, label=label)
+            panel.fill_between(epochs, indices.min(0), indices.max(0), color=line.get_color(), alpha=0.12, linewidth=0)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.set(xlabel="epoch", ylabel=f"adjusted Rand index, level {level}", ylim=(-0.05, 1.05))
+    legend(canvas, axes[0])
     return svg_file(canvas)
 
 

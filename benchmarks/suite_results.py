@@ -91,6 +91,12 @@ def draw() -> None:
             write_whole(FIGURES / f"{folder.name}-sizes.svg", suite_figures.sizes(sizes, summarize(results), reference))
 
 
+def draw_stability() -> None:
+    """Clusters of the comparison of backbones, over its epochs."""
+    results = [result for result in read_results(RESULTS / "backbones") if result.curves[-1].rand_index]
+    write_whole(FIGURES / "stability.svg", suite_figures.stability(results))
+
+
 def _step_times(suite: str) -> Path:
     return RESULTS / f"step_times_{suite}.json"
 
