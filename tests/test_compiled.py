@@ -90,7 +90,7 @@ def test_backbones_are_traced_for_any_sizes(backbone, traced_graphs):
     compiled(first)
     for batch in (first, *others):
         assert_alike(compiled(batch), potential(batch))
-        assert_same_gradients(compiled, potential, batch)
+    assert_same_gradients(compiled, potential, others[-1])
     assert len(traced_graphs) == 1
 
 

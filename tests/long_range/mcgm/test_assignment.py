@@ -1,5 +1,7 @@
 """Assignments against dense matrices, hard and soft by the same code."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -30,7 +32,25 @@ def soft(seed=0):
     return Assignment(member[order], cluster[order], weight.reshape(-1)[order], MEMBERS, CLUSTERS)
 
 
-EXAMPLES = {"hard": hard(), "soft": soft(), "one cluster": hard(clusters=1), "with an empty cluster": hard(3, 12)}
+def by_group(*group, seed=0, uniform=False):
+    """Soft in the two clusters of each member's group."""
+    nodes = Nodes.grouped(torch.tensor(group), max(group) + 1)
+    nodes = dataclasses.replace(nodes, is_uniform=uniform)
+    rows = Assignment.soft(nodes, Nodes.uniform(nodes.groups, 2, nodes.count.device), torch.float64)
+    scores = torch.rand((MEMBERS, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return rows.weighted(scores.softmax(1))
+
+
+EXAMPLES = {
+    "hard": hard(),
+    "soft": soft(),
+    "one cluster": hard(clusters=1),
+    "with an empty cluster": hard(3, 12),
+    "groups that interleave": by_group(0, 1, 0, 2, 2, 1, 2, 2, 0),
+    "groups of one size": by_group(0, 0, 0, 1, 1, 1, 2, 2, 2, uniform=True),
+    "most in one group": by_group(0, 1, 2, 3, 4, 5, 5, 5, 5),
+    "too sparse for a table": by_group(0, 1, 2, 3, 4, 5, 6, 20, 20),
+}
 
 
 @pytest.fixture(params=EXAMPLES, ids=str)
@@ -92,6 +112,25 @@ def test_a_cluster_with_next_to_no_weight_has_its_mean_and_finite_second_derivat
             exact = torch.softmax(scores.double(), dim=1)
             exact = (exact.T @ features.double()) / exact.sum(0)[:, None]
             torch.testing.assert_close(mean.double(), exact, rtol=20 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_a_table_is_made_where_it_is_not_sparse():
+    assert EXAMPLES["most in one group"].matrix is not None
+    assert EXAMPLES["too sparse for a table"].matrix is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_a_table_too_next_to_no_weight_has_finite_second_derivatives(dtype):
+    nodes, clusters = Nodes.uniform(1, 3, torch.device("cpu")), Nodes.uniform(1, 2, torch.device("cpu"))
+    rows = Assignment.soft(nodes, clusters, dtype)
+    features = torch.randn(3, CHANNELS, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    for lowest in (-5.0, -40.0, -80.0, -200.0):
+        scores = torch.tensor([[0.0, lowest], [0.0, lowest - 1], [0.0, lowest - 2]], dtype=dtype, requires_grad=True)
+        mean = rows.weighted(scores.softmax(1)).mean(features)
+        (first,) = torch.autograd.grad(mean.square().sum(), scores, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), scores)
+        assert torch.isfinite(first).all()
+        assert torch.isfinite(second).all()
 
 
 def test_broadcasting_a_constant_gives_the_constant(assignment):
