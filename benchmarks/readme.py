@@ -251,6 +251,8 @@ def filled(text: str) -> str:
         "latency": speed_tables.latency,
         "neighbors": speed_tables.neighbors,
         "start": speed_tables.start,
+        "training": speed_tables.training,
+        "profiles": speed_tables.profiles,
         "clustering": speed_tables.clustering,
         "data": speed_tables.data,
         "memory": speed_tables.memory,

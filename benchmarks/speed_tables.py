@@ -115,6 +115,48 @@ def start() -> str:
     return "\n".join([*lines, "", f"{figures['question'].capitalize()}. `{figures['provenance']['command']}`."])
 
 
+def training() -> str:
+    """Structures per second of training, beside another library."""
+    lines, commands = [], []
+    for path in sorted(RESULTS.glob("speed_training_*.json"), reverse=True):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        commands.append(f"`{figures.pop('provenance')['command']}`")
+        question = figures.pop("question")
+        for backbone, found in figures.items():
+            speeds = found["structures per second"]
+            *names, library = speeds
+            if not lines:
+                heads = " | ".join(f"{name}, structures/s | times faster" for name in names)
+                lines = [f"| | {library}, structures/s | {heads} |", "|---|---:|" + "---:|---:|" * len(names)]
+            ratios = found[f"times faster than {library}"]
+            cells = [f"{speeds[name]:.1f} | {_quartiles(ratios[name])}" for name in names]
+            lines.append(f"| {backbone}: {question} | {speeds[library]:.1f} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"Median [quartiles] in one run. {', '.join(commands)}."])
+
+
+def profiles() -> str:
+    """Shares of kinds of operations in a step."""
+    figures = json.loads((RESULTS / "profile_paper.json").read_text(encoding="utf-8"))
+    question, command = figures.pop("question"), figures.pop("provenance")["command"]
+    kinds: list[str] = []
+    lines: list[str] = []
+    for backbone, blocks in figures.items():
+        for block, tasks in blocks.items():
+            for task, found in tasks.items():
+                times = {kind: value for kind, value in found.items() if kind != "operations"}
+                if not lines:
+                    kinds = list(times)
+                    lines = [
+                        f"| | ms | {', % | '.join(kinds)}, % | operations |",
+                        "|---|---:|" + "---:|" * (len(kinds) + 1),
+                    ]
+                total = sum(times.values())
+                cells = " | ".join(f"{100 * times.get(kind, 0.0) / total:.0f}" for kind in kinds)
+                what = task.removesuffix(", ms")
+                lines.append(f"| {backbone}, `{block}`, {what} | {total:.0f} | {cells} | {found['operations']:,.0f} |")
+    return "\n".join([*lines, "", f"{question}. `{command}`."])
+
+
 def clustering() -> str:
     """K-means++ beside other libraries, with what it found."""
     figures = json.loads((RESULTS / "clustering.json").read_text(encoding="utf-8"))
