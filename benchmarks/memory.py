@@ -3,7 +3,7 @@
 python benchmarks/memory.py [--atoms 1000 10000 26000] [--blocks mcgm mcgm_paper ...]
 
 Energy and forces of a carbon chain, SchNet of the published size, in a process of its own for each figure. Memory of
-published programs for the same task (docs/comparison.md names the source) is given beside it.
+published programs for the same task (from the Phi-Module repository) is given beside it.
 """
 
 from __future__ import annotations

@@ -6,18 +6,15 @@ python benchmarks/predict_stream.py [--counts 1000 10000 100000] [--format extxy
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase.build import molecule
-from side_by_side import store
+from side_by_side import one_process, store
 
 from mcgm import Structure, build
 from mcgm.prediction.sinks import SINKS
@@ -50,14 +47,10 @@ def write(count: int, path: Path) -> None:
 def predict(model: Path, source: Path, output: Path) -> dict[str, float]:
     """One process: its peak memory and what it took; starting it and reading the model are a part of the time."""
     command = [sys.executable, "-m", "mcgm", "predict", str(model), str(source), "-o", str(output)]
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status != 0:
-        raise SystemExit(f"{' '.join(command)}: ended with status {status}.")
+    used, seconds = one_process(command)
     return {
         "peak memory, MB": round(used.ru_maxrss / 1024, 1),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(seconds, 1),
         "CPU seconds": round(used.ru_utime + used.ru_stime, 1),
         "input, MB": round(source.stat().st_size / 2**20, 1),
         "output, MB": round(output.stat().st_size / 2**20, 1),

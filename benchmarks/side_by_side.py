@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +34,20 @@ def seconds(
             if turn:
                 times[name].append(clock() - start)
     return times
+
+
+def one_process(command: list[str]) -> tuple[resource.struct_rusage, float]:
+    """What a process of one thread used, and its seconds with starting it.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{' '.join(command)}: ended with status {status}.")
+    return used, time.perf_counter() - started
 
 
 def ratio(times: dict[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ import torch
 from ase.build import molecule
 from overhead import molecules
 from predict_stream import NAMES
-from side_by_side import RESULTS, ratio, seconds, store
+from side_by_side import RESULTS, one_process, ratio, seconds, store
 
 from mcgm import build
 from mcgm.data import Dataset
@@ -103,16 +101,12 @@ def many(count: int) -> dict[str, object]:
         }
         (folder / "recipe.yaml").write_text(json.dumps(recipe))
         command = [sys.executable, "-m", "mcgm", "train", str(folder / "recipe.yaml"), "-o", str(folder / "run")]
-        started = time.perf_counter()
-        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        if status != 0:
-            raise SystemExit(f"{' '.join(command)}: ended with status {status}.")
+        used, elapsed = one_process(command)
         return {
             "structures": count,
             "file, MB": round((folder / "many.npz").stat().st_size / 2**20),
             "peak memory, MB": round(used.ru_maxrss / 1024),
-            "seconds": round(time.perf_counter() - started),
+            "seconds": round(elapsed),
         }
 
 
