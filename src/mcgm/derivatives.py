@@ -43,9 +43,10 @@ def differentiate(
             with exact(batch.device):
                 strained = apply_strain(strained, strain)
         result = energies(strained)
-        gradients = torch.autograd.grad(
-            [result.energy.sum()], inputs, create_graph=create_graph, materialize_grads=True
-        )
+        with exact(batch.device):  # each operation is differentiated in the precision that it was done in
+            gradients = torch.autograd.grad(
+                [result.energy.sum()], inputs, create_graph=create_graph, materialize_grads=True
+            )
     if not stress:
         return result, -gradients[0], None
     volume = (torch.linalg.det(batch.cell).abs() * batch.pbc.any(dim=1))[:, None, None]
