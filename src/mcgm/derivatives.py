@@ -58,7 +58,8 @@ def parameter_gradients(
     loss: Float[Tensor, ""], parameters: Sequence[Tensor]
 ) -> tuple[Float[Tensor, "..."] | None, ...]:
     """Gradient of a loss for each parameter, `None` for those without a part in it; all of them, or an error."""
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
+    with exact(loss.device):
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:
