@@ -25,6 +25,7 @@ from torch_kmeans import KMeans as TorchKMeans
 from mcgm.long_range.mcgm.assignment import Nodes
 from mcgm.long_range.mcgm.chance import Chance
 from mcgm.long_range.mcgm.kmeans import kmeans
+from mcgm.memory import keep_freed_memory
 
 GROUPS, LEAST, MOST, CHANNELS, ITERATIONS = 64, 20, 200, 128, 20
 POINTS_PER_CLUSTER = 10
@@ -112,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    keep_freed_memory()
     random = np.random.default_rng(0)
     sizes = random.integers(LEAST, MOST + 1, GROUPS)
     noise = [random.normal(size=(size, CHANNELS)).astype(np.float32) for size in sizes]

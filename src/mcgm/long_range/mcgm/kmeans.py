@@ -1,13 +1,16 @@
 """K-means++ for many ragged groups at once, by tensor operations only.
 
 The groups stand side by side in a padded array and go through the rounds together: a loop over seeding rounds and Lloyd
-iterations, never over groups, points or clusters. A centre is a mean of points, so all distances follow from the
-products of the points with each other, which are computed once: memory grows with the square of the largest group.
+iterations, never over groups, points or clusters. A centre is a mean of points, so all distances follow from those of
+the points from each other, which are computed once: memory grows with the square of the largest group.
+On a processor, where looking at values does not wait for anything, groups are padded to the size of those like them
+and leave when they have settled.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,9 +18,16 @@ from torch import Tensor
 
 from mcgm.long_range.mcgm.assignment import Nodes
 from mcgm.long_range.mcgm.chance import Chance, Draws
+from mcgm.segments import segment_sum, take
 
 MOST_TRIALS = 64
 """More than any group has candidates for a seed: makes one place of (round, candidate)."""
+
+SMALL, SIZE_RATIO, SIZE_CLASSES = 32, 1.4, 4
+"""Up to how many points groups are padded to one size; how the sizes fall above, and how many there are."""
+
+LEFT = 0.6
+"""Settled groups leave when no more than this share still moves."""
 
 
 @torch.no_grad()
@@ -45,120 +55,199 @@ def kmeans(
     draws = None if chance is None else chance.draws()
     if clusters.largest == 1:
         return torch.zeros_like(members.group)
-    points = members.pad(features if features.dtype == torch.float64 else features.float())
-    problem = _Problem(points, members, clusters)
-    label, distance = problem.nearest(problem.seed(draws))
-    moving = torch.ones_like(members.count, dtype=torch.bool)[:, None]
-    for _ in range(iterations):
-        proposed, distance = problem.nearest(problem.recenter(label, distance))
-        moving = moving & ((proposed != label) & problem.present).any(1, keepdim=True)
-        label = torch.where(moving, proposed, label)
-        if label.device.type == "cpu" and not moving.any():
-            break  # elsewhere asking would wait for the device; settled groups just stay as they are
+    points = _centred(features if features.dtype == torch.float64 else features.float(), members)
+    node = torch.full((members.groups, members.largest), members.total, device=members.group.device)
+    node[members.group, members.rank] = torch.arange(members.total, device=node.device)
+    label = torch.zeros_like(node)
+    for group in _alike(members):
+        count, wanted = members.count[group], clusters.count[group]
+        width, most = (members.largest, clusters.largest) if group is ALL else (int(count.max()), int(wanted.max()))
+        padded = take(points, node[group, :width].flatten()).view(-1, width, points.shape[1])
+        problem = _Problem.of(padded, count, wanted, most)
+        label[group, :width] = problem.settled(problem.seed(draws and Draws(draws.key[group])), iterations)
     return label[members.group, members.rank]
 
 
-class _Problem:
-    """Products of padded points, taken relative to the mean of their group for the sake of rounding.
+def _centred(features: Float[Tensor, "node channel"], members: Nodes) -> Float[Tensor, "node_and_nobody channel"]:
+    """Points relative to the mean of their group, for the sake of rounding; the last one is nobody, at zero."""
+    total = segment_sum(features, members.group, members.groups)
+    mean = total / members.count.clamp(min=1)[:, None].to(features.dtype)
+    points = features.new_empty(members.total + 1, features.shape[1])
+    torch.sub(features, take(mean, members.group), out=points[:-1])
+    points[-1] = 0
+    return points
 
-    A centre is given by the share that each point has in it. Candidates whose distances differ by less than rounding
-    can explain are told apart by a key, a projection of their features: not by their order.
+
+ALL = slice(None)
+
+
+def _alike(members: Nodes) -> list[Int[Tensor, "group"] | slice]:
+    """Groups of like size: on a processor; elsewhere asking would wait for the device, and padding costs little."""
+    if members.count.device.type != "cpu" or members.largest <= SMALL:
+        return [ALL]
+    steps = (members.largest / members.count.clamp(min=1)).log() / math.log(SIZE_RATIO)
+    size_class = steps.long().clamp(max=SIZE_CLASSES - 1)
+    parts = [(size_class == one).nonzero()[:, 0] for one in range(SIZE_CLASSES)]
+    return [part for part in parts if len(part)] if len(parts[0]) < members.groups else [ALL]
+
+
+@dataclass(frozen=True, eq=False)
+class _Centres:
+    """Squared distances of points from centres, and the centres' keys."""
+
+    distance: Float[Tensor, "group cluster point"]
+    key: Float[Tensor, "group cluster"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Squared distances of padded points from each other and from their mean, zeros where there is no point.
+
+    Candidates whose distances differ by less than rounding can explain are told apart by a key, a projection of their
+    features: not by their order. `bonus` is between zero and the tolerance, in the order of the keys.
     """
 
-    def __init__(self, points: Float[Tensor, "group point channel"], members: Nodes, clusters: Nodes) -> None:
-        self.present = members.present
-        self.wanted: Bool[Tensor, "group cluster"] = clusters.present
-        self.count = members.count
-        self.trials = 2 + clusters.count.clamp(min=1).double().log().long()
-        size = members.count[:, None, None].clamp(min=1)
-        centred = (points - points.sum(1, keepdim=True) / size) * self.present[..., None]
-        self.pairs = torch.bmm(centred, centred.transpose(1, 2))
-        self.square = self.pairs.diagonal(dim1=1, dim2=2)
-        rounding = torch.finfo(points.dtype).eps ** 0.7
-        self.tolerance = rounding * self.square.amax(1, keepdim=True)
+    distances: Float[Tensor, "group point point"]
+    square: Float[Tensor, "group point"]
+    present: Bool[Tensor, "group point"]
+    wanted: Bool[Tensor, "group cluster"]
+    tolerance: Float[Tensor, "group 1"]
+    key: Float[Tensor, "group point"]
+    bonus: Float[Tensor, "group point"]
+
+    @classmethod
+    def of(
+        cls,
+        points: Float[Tensor, "group point channel"],
+        count: Int[Tensor, "group"],
+        wanted: Int[Tensor, "group"],
+        most: int,
+    ) -> _Problem:
+        """Of `count` points and `wanted` clusters in each group, at most as many."""
+        present = torch.arange(points.shape[1], device=points.device) < count[:, None]
+        square = torch.linalg.vecdot(points, points)
+        distances = torch.addcmul(square[:, None], square[..., None], present[:, None].to(points.dtype))
+        distances.baddbmm_(points, points.transpose(1, 2), alpha=-2).clamp_(min=0)
+        distances.diagonal(dim1=1, dim2=2).zero_()
+        few = torch.arange(most, device=points.device) < wanted[:, None]
+        tolerance = torch.finfo(points.dtype).eps ** 0.7 * square.amax(1, keepdim=True)
         phase = torch.arange(1, points.shape[-1] + 1, device=points.device, dtype=points.dtype) * math.sqrt(2)
-        self.key = centred @ torch.cos(phase)
-        self.bonus = self._bonus(self.key, self.present)
+        key = points @ torch.cos(phase)
+        return cls(distances, square, present, few, tolerance, key, _bonus(key, present, tolerance))
 
-    def _bonus(
-        self, key: Float[Tensor, "group candidate"], real: Bool[Tensor, "group candidate"]
-    ) -> Float[Tensor, "group candidate"]:
-        """Between zero and the tolerance, in the order of the keys; minus infinity where there is no candidate."""
-        key = torch.where(real, key, key[:, :1])  # every group has a first candidate
-        low, high = key.aminmax(dim=1, keepdim=True)
-        spread = high - low
-        bonus = self.tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
-        return bonus.masked_fill(~real, -torch.inf)
+    def chosen(self, group: Int[Tensor, "group"]) -> _Problem:
+        """Some of the groups."""
+        return _Problem(**{field.name: getattr(self, field.name)[group] for field in fields(self)})
 
-    def seed(self, draws: Draws | None) -> Float[Tensor, "group cluster point"]:
+    def settled(self, centres: _Centres, iterations: int) -> Int[Tensor, "group point"]:
+        """Labels after at most as many Lloyd steps."""
+        problem = self
+        label, distance = problem.nearest(centres)
+        moving = torch.ones_like(label[:, 0], dtype=torch.bool)
+        final, group = label, torch.arange(len(label), device=label.device)
+        for _ in range(iterations):
+            proposed, distance = problem.nearest(problem.means(label, distance))
+            moving = moving & ((proposed != label) & problem.present).any(1)
+            label = torch.where(moving[:, None], proposed, label)
+            if label.device.type != "cpu":
+                continue  # asking would wait for the device
+            left = moving.nonzero()[:, 0]
+            if len(left) <= LEFT * len(moving):
+                final = final.index_copy(0, group, label)
+                if not len(left):
+                    return final
+                problem, group, label = problem.chosen(left), group[left], label[left]
+                distance, moving = distance[left], moving[left]
+        return final.index_copy(0, group, label)
+
+    def seed(self, draws: Draws | None) -> _Centres:
         """First centres: k rounds, each adding one point to every group."""
-        group = torch.arange(len(self.square), device=self.square.device)
-        rounds = self.wanted.shape[1]
-        trials = 1 if draws is None else 2 + int(math.log(rounds))
-        distance = torch.full_like(self.square, torch.inf)
-        candidates = self._draw(self.square, torch.ones_like(self.square), draws, 0, 1)
-        seeds = []
-        for number in range(rounds):
-            square = self.square[group[:, None], candidates]
-            new = self.square[:, None] - 2 * self.pairs[group[:, None], candidates] + square[..., None]
-            new = torch.minimum(distance[:, None], new.clamp(min=0))
-            best = self._least(new)
-            distance = new[group, best]
-            seeds.append(candidates[group, best])
-            candidates = self._draw(distance, distance, draws, number + 1, trials)
-        return self._only(torch.stack(seeds, 1))
+        groups, rounds = self.wanted.shape
+        start = self.key.shape[1] * torch.arange(groups, device=self.key.device)[:, None]
+        seeds = self._farthest(rounds, start) if draws is None else self._drawn(rounds, start, draws)
+        point = start + torch.stack(seeds, 1)
+        distance = take(self.distances.flatten(0, 1), point.flatten()).view(groups, rounds, -1)
+        return _Centres(distance, take(self.key.flatten(), point.flatten()).view(groups, rounds))
 
-    def _only(self, point: Int[Tensor, "group cluster"]) -> Float[Tensor, "group cluster point"]:
-        """Centres that are points."""
-        every = torch.arange(self.present.shape[1], device=point.device)
-        return (point[..., None] == every).to(self.square.dtype)
+    def _farthest(self, rounds: int, start: Int[Tensor, "group 1"]) -> list[Int[Tensor, "group"]]:
+        """The point farthest from the mean, then always the one farthest from all before."""
+        rows = self.distances.flatten(0, 1)
+        seeds = [(self.square + self.bonus).argmax(1)]
+        distance = take(rows, start[:, 0] + seeds[0])
+        for _ in range(1, rounds):
+            seeds.append((distance + self.bonus).argmax(1))
+            distance = torch.minimum(distance, take(rows, start[:, 0] + seeds[-1]))
+        return seeds
 
-    def _draw(
-        self, score: Tensor, weight: Tensor, draws: Draws | None, number: int, trials: int
-    ) -> Int[Tensor, "group trial"]:
-        """Points of each group: drawn in proportion to weight, or the one of highest score."""
-        if draws is None:
-            return (score + self.bonus).argmax(1, keepdim=True)
-        weight = weight.masked_fill(~self.present, 0)
-        weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, self.present.to(weight.dtype))
-        below = weight.double().cumsum(1)
-        places = MOST_TRIALS * number + torch.arange(trials, device=weight.device)
-        found = torch.searchsorted(below, draws.uniform(places) * below[:, -1:], right=True)
-        return torch.minimum(found, self.count[:, None] - 1)
+    def _drawn(self, rounds: int, start: Int[Tensor, "group 1"], draws: Draws) -> list[Int[Tensor, "group"]]:
+        """Any point, then always the candidate that leaves the smallest sum of squared distances.
 
-    def _least(self, distance: Float[Tensor, "group trial point"]) -> Int[Tensor, "group"]:
-        """The candidate that leaves the smallest sum of squared distances."""
-        if distance.shape[1] == 1:
-            return torch.zeros_like(distance[:, 0, 0], dtype=torch.long)
-        total = (distance * self.present[:, None]).sum(-1)
-        # as many trials as the group would have by itself
-        number = torch.arange(distance.shape[1], device=distance.device)
-        return total.masked_fill(number >= self.trials[:, None], torch.inf).argmin(1)
+        Candidates are drawn in proportion to the squared distance, as many as the group would have by itself.
+        """
+        groups, width = self.key.shape
+        trials = 2 + int(math.log(rounds))
+        number = torch.arange(trials, device=start.device)
+        place = MOST_TRIALS * torch.arange(rounds, device=start.device)[:, None] + number
+        drawn = draws.uniform(place.flatten()).view(groups, rounds, trials)
+        surplus = number >= 2 + self.wanted.sum(1, keepdim=True).clamp(min=1).double().log().long()
+        offset = trials * torch.arange(groups, device=start.device)
+        last = self.present.sum(1, keepdim=True) - 1
+        anywhere = self.present.double()
+        rows = self.distances.flatten(0, 1)
+        seeds = [_in_proportion(anywhere, drawn[:, 0, :1], last)[:, 0]]
+        distance = take(rows, start[:, 0] + seeds[0])
+        for turn in range(1, rounds):
+            weight = distance.double()
+            weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, anywhere)
+            candidates = _in_proportion(weight, drawn[:, turn], last)
+            left = take(rows, (start + candidates).flatten()).view(groups, trials, width)
+            left = torch.minimum(distance[:, None], left)
+            best = offset + left.sum(-1).masked_fill(surplus, torch.inf).argmin(1)
+            seeds.append(take(candidates.flatten(), best))
+            distance = take(left.flatten(0, 1), best)
+        return seeds
 
-    def nearest(
-        self, share: Float[Tensor, "group cluster point"]
-    ) -> tuple[Int[Tensor, "group point"], Float[Tensor, "group point"]]:
+    def nearest(self, centres: _Centres) -> tuple[Int[Tensor, "group point"], Float[Tensor, "group point"]]:
         """Nearest wanted centre of each point and the squared distance to it."""
-        along = torch.bmm(share, self.pairs)
-        own = (along * share).sum(-1)
-        key = torch.bmm(share, self.key[..., None])[..., 0]
-        score, label = (2 * along + (self._bonus(key, self.wanted) - own)[..., None]).max(1)
-        return label, self.square - score
+        bonus = _bonus(centres.key, self.wanted, self.tolerance)
+        distance, label = (centres.distance - bonus[..., None]).min(1)
+        return label, distance
 
-    def recenter(
-        self, label: Int[Tensor, "group point"], distance: Float[Tensor, "group point"]
-    ) -> Float[Tensor, "group cluster point"]:
+    def means(self, label: Int[Tensor, "group point"], distance: Float[Tensor, "group point"]) -> _Centres:
         """Mean of each cluster's points; the first empty one moves to the point that was farthest from its centre.
 
-        A further one waits at the group's mean for its turn.
+        A further one waits for its turn at no point: at the group's mean, as far as distances tell. The squared
+        distance from a mean is the mean squared distance from its points, less half of that among them.
         """
         cluster = torch.arange(self.wanted.shape[1], device=label.device)[:, None]
         member = (label[:, None, :] == cluster) & self.present[:, None, :]
         size = member.sum(2)
         empty = (size == 0) & self.wanted
-        restart = (empty & (empty.cumsum(1) == 1))[..., None] & self._farthest(distance)[:, None, :]
-        return (member | restart) / size[..., None].clamp(min=1).to(self.square.dtype)
-
-    def _farthest(self, distance: Float[Tensor, "group point"]) -> Bool[Tensor, "group point"]:
         every = torch.arange(distance.shape[1], device=distance.device)
-        return every == (distance + self.bonus).argmax(1, keepdim=True)
+        farthest = every == (distance + self.bonus).argmax(1, keepdim=True)
+        restart = (empty & (empty.cumsum(1) == 1))[..., None] & farthest[:, None, :]
+        share = (member | restart) / size[..., None].clamp(min=1).to(self.key.dtype)
+        from_points = torch.bmm(share, self.distances)
+        among = (from_points * share).sum(-1, keepdim=True)
+        return _Centres(from_points - among / 2, torch.bmm(share, self.key[..., None])[..., 0])
+
+
+def _in_proportion(
+    weight: Float[Tensor, "group point"], drawn: Float[Tensor, "group trial"], last: Int[Tensor, "group 1"]
+) -> Int[Tensor, "group trial"]:
+    """Points drawn in proportion to their weight."""
+    below = weight.cumsum(1)
+    return torch.minimum(torch.searchsorted(below, drawn * below[:, -1:], right=True), last)
+
+
+def _bonus(
+    key: Float[Tensor, "group candidate"],
+    real: Bool[Tensor, "group candidate"],
+    tolerance: Float[Tensor, "group 1"],
+) -> Float[Tensor, "group candidate"]:
+    """Between zero and the tolerance, in the order of the keys; minus infinity where there is no candidate."""
+    key = torch.where(real, key, key[:, :1])  # every group has a first candidate
+    low, high = key.aminmax(dim=1, keepdim=True)
+    spread = high - low
+    bonus = tolerance * (key - low) / torch.where(spread > 0, spread, torch.ones_like(spread))
+    return bonus.masked_fill(~real, -torch.inf)
