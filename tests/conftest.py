@@ -1,5 +1,8 @@
 """Shapes written in signatures are checked in every test, and workers keep to one thread each."""
 
+import collections
+import dataclasses
+import functools
 import os
 import sys
 import types
@@ -28,6 +31,36 @@ def check_tensors(function):
         return function
 
 
+CALLS = 3
+"""How often a function is checked in each test: a check takes longer than many of the functions."""
+
+_calls: collections.Counter = collections.Counter()
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def jaxtyped(target, *, typechecker):
+    """jaxtyping's decorator, for the first calls of a test."""
+    if isinstance(target, type):
+        if dataclasses.is_dataclass(target):
+            target.__init__ = jaxtyped(target.__init__, typechecker=typechecker)
+        return target
+    checked = _jaxtyped(target, typechecker=typechecker)
+    if not isinstance(target, types.FunctionType):
+        return checked
+
+    @functools.wraps(target)
+    def function(*arguments, **options):
+        _calls[target] += 1
+        return (checked if _calls[target] <= CALLS else target)(*arguments, **options)
+
+    return function
+
+
+@pytest.fixture(autouse=True)
+def _checked_anew():
+    _calls.clear()
+
+
 # jaxtyping asks for a name that can be imported, which a conftest does not have
 checker = types.ModuleType("check_of_shapes")
 checker.check_tensors = check_tensors
@@ -35,6 +68,7 @@ sys.modules[checker.__name__] = checker
 already = [name for name in CHECKED if name in sys.modules]
 if already:
     raise RuntimeError(f"{', '.join(already)}: imported before the tests could install the check of shapes.")
+jaxtyping.jaxtyped = lambda *, typechecker: functools.partial(jaxtyped, typechecker=typechecker)
 jaxtyping.install_import_hook(CHECKED, "check_of_shapes.check_tensors")
 
 torch.set_num_threads(1)

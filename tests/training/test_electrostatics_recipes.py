@@ -10,7 +10,7 @@ import pytest
 from mcgm.cli import main
 from mcgm.data.writers import write_npz
 from mcgm.structure import Structure
-from mcgm.training import comparison
+from mcgm.training import comparison, timing
 from mcgm.training.cell import run_cell
 from mcgm.units import BOHR, HARTREE
 
@@ -100,6 +100,7 @@ def test_recipe_compares_all_its_variants(name, tmp_path, labelled, monkeypatch)
             run_cell(config, variant, seed, output)
 
     monkeypatch.setattr(comparison, "_run_all", here)  # processes of their own cost more than all of the rest
+    monkeypatch.setattr(timing, "ROUNDS", 1)
     settings = SETTINGS | LAYOUTS[name](tmp_path, labelled(12))
     words = [word for key, value in settings.items() for word in (f"--{key}", json.dumps(value))]
     assert main(["compare", str(RECIPES / f"{name}.yaml"), "-o", str(tmp_path / "out"), *words]) == 0
