@@ -1,9 +1,12 @@
 """Sums and means over rows that share an index: the only scatter operations of the package.
 
-`index_add` is as fast as any extension and can be differentiated twice.
+`index_add` is as fast as any extension. torch would keep the rows it adds for its gradient, which does not need them:
+memory of the largest arrays there are, hence a gradient of our own. It can be differentiated twice.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,8 +24,35 @@ def segment_sum(
     values: Float[Tensor, "row *rest"], index: Int[Tensor, "row"], count: int
 ) -> Float[Tensor, "count *rest"]:
     """Sum of the rows that share an index, in single precision or better; segments without rows are zero."""
-    values = values.to(at_least_single(values.dtype))
-    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+    return _SegmentSum.apply(values.to(at_least_single(values.dtype)), index, count)
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Keeps the index alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, index: Tensor, count: int) -> Tensor:
+        """Zeros, and the rows added."""
+        return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """The index, for either way."""
+        _, index, ctx.count = inputs
+        ctx.save_for_backward(index)
+        ctx.save_for_forward(index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Every row has the gradient of its segment."""
+        return take(gradients[0], ctx.saved_tensors[0]), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """The sum is linear."""
+        return segment_sum(tangents[0], ctx.saved_tensors[0], ctx.count)
 
 
 def segment_count(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "count"]:

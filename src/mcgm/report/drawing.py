@@ -7,6 +7,7 @@ import re
 from html import escape
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,9 +25,10 @@ def inline_svg(file: bytes, description: str) -> str:
 
 
 def svg_file(figure: Figure) -> bytes:
-    """The figure as SVG on white, the same bytes for the same figure up to the names of clip paths."""
+    """The figure as SVG on white, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", dpi=130, transparent=True, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "mcgm"}):
+        figure.savefig(buffer, format="svg", dpi=130, transparent=True, metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue().decode(), count=1, flags=re.DOTALL)
     return text.replace("<svg", f"<svg{PAPER}", 1).encode()
 
