@@ -3,10 +3,19 @@
 import pytest
 import torch
 
-from mcgm.segments import segment_count, segment_mean, segment_sum
+from mcgm import segments
+from mcgm.segments import segment_count, segment_mean, segment_sum, take
 
 INDEX = torch.tensor([2, 0, 2, 2, 4, 0])
 COUNT = 5
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def size(request, monkeypatch):
+    """Small and large rows have gradients of different make."""
+    if request.param == "large":
+        monkeypatch.setattr(segments, "LARGE", 1)
+    return request.param
 
 
 @pytest.fixture
@@ -19,7 +28,7 @@ def test_rows_are_summed_and_averaged_segment_by_segment(values):
     found, mean = segment_sum(values, INDEX, COUNT), segment_mean(values, INDEX, COUNT)
     assert segment_count(INDEX, COUNT).tolist() == [2, 0, 3, 0, 1]
     for k in range(COUNT):
-        rows = values[INDEX == k]
+        rows = values[k == INDEX]
         assert torch.allclose(found[k], rows.sum(0))
         assert torch.allclose(mean[k], rows.mean(0) if len(rows) else torch.zeros(2, 3, dtype=torch.float64))
 
@@ -27,7 +36,7 @@ def test_rows_are_summed_and_averaged_segment_by_segment(values):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
 def test_sums_are_differentiated_twice_and_forwards(values):
     def squared(rows):
-        return segment_sum(rows.square(), INDEX, COUNT).square()
+        return segment_sum(take(rows, INDEX).square(), INDEX, COUNT).square()
 
     assert torch.autograd.gradcheck(squared, (values,), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(squared, (values,))
@@ -53,8 +62,24 @@ def kept(values, function):
     return [tensor for tensor in found if tensor.is_floating_point()]
 
 
-def test_the_summed_rows_are_not_kept_for_the_gradient(values):
+def test_large_rows_that_are_summed_or_taken_are_not_kept_for_the_gradient(values, size):
     rows = values * 2  # not a leaf
-    assert kept(rows, segment_sum) == []
-    plain = kept(rows, lambda each, index, count: each.new_zeros(count, 2, 3).index_add(0, index, each))
-    assert any(tensor.shape == rows.shape for tensor in plain), "torch no longer keeps them: a gradient too many"
+    assert (kept(rows, segment_sum) == []) == (size == "large"), "torch itself keeps them"
+
+    def derived(rows, index, count):
+        (slope,) = torch.autograd.grad(take(rows, index).sum(), rows, create_graph=True)
+        return slope
+
+    assert kept(rows, derived) == []
+
+
+def test_large_and_small_rows_give_the_same_to_the_last_bit(values, monkeypatch):
+    def found():
+        energy = segment_sum(take(values, INDEX).square(), INDEX, COUNT).square().sum()
+        (slope,) = torch.autograd.grad(energy, values, create_graph=True)
+        return energy, slope, torch.autograd.grad(slope.square().sum(), values)[0]
+
+    monkeypatch.setattr(segments, "LARGE", 1)
+    large = found()
+    monkeypatch.setattr(segments, "LARGE", 10**9)
+    assert all(torch.equal(*pair) for pair in zip(large, found(), strict=True))
