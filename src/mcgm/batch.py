@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mcgm.errors import StructureError
-from mcgm.neighbors import Edges, Neighbors, edge_vectors, find_neighbors
+from mcgm.neighbors import Edges, Neighbors, edge_vectors, find_neighbors, pair_vectors
 from mcgm.structure import Structure
 
 T = TypeVar("T")
@@ -105,8 +105,9 @@ class Batch:
         if self.positions.dtype != torch.float64 or moved.positions.dtype == torch.float64:
             return moved
         with torch.no_grad():  # found again with every cast, so that a batch may be cast back and forth
-            rounding = self.edges.vector - moved.replace(rounding=None).edges.vector
-        return moved.replace(rounding=rounding.to(target))
+            exact, rounded = (pair_vectors(b.neighbors, b.positions, b.cell, b.molecule) for b in (self, moved))
+            exact = exact if self.rounding is None else exact + self.rounding
+        return moved.replace(rounding=(exact - rounded).to(target))
 
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""

@@ -192,11 +192,21 @@ def edge_vectors(
     rounding: Float[Tensor, "edge 3"] | None = None,
 ) -> Edges:
     """Vectors and lengths of the pairs, differentiable in positions and cell; `rounding` (Å) is added to them."""
+    vector = pair_vectors(neighbors, positions, cell, molecule)
+    if rounding is not None:
+        vector = vector + rounding
+    return Edges(neighbors.source, neighbors.target, vector, torch.linalg.vector_norm(vector, dim=-1))
+
+
+def pair_vectors(
+    neighbors: Neighbors,
+    positions: Float[Tensor, "atom 3"],
+    cell: Float[Tensor, "molecule 3 3"],
+    molecule: Int[Tensor, "atom"],
+) -> Float[Tensor, "edge 3"]:
+    """From the target of each pair to its source (Å), periodic images included."""
     vector = take(positions, neighbors.source) - take(positions, neighbors.target)
     crossing = neighbors.crossing
     lattice = take(cell, molecule[neighbors.target[crossing]])
     shift = torch.einsum("ea,eab->eb", neighbors.image[crossing].to(cell.dtype), lattice)
-    vector = vector.index_add(0, crossing, shift)
-    if rounding is not None:
-        vector = vector + rounding
-    return Edges(neighbors.source, neighbors.target, vector, torch.linalg.vector_norm(vector, dim=-1))
+    return vector.index_add(0, crossing, shift)
