@@ -7,6 +7,7 @@ out by itself what need not be kept.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def segment_sum(
 
 def _is_large(values: Tensor, index: Tensor) -> bool:
     """Whether rows are worth the time of a gradient of our own; sizes are symbols where a graph is traced."""
-    size = index.shape[0] * values[:1].numel()
+    size = index.shape[0] * math.prod(values.shape[1:])
     return isinstance(size, int) and size >= LARGE and values.requires_grad
 
 
