@@ -85,13 +85,18 @@ def _start(folder, name, recipes, *, ranks, batch):
     cases = {case: merge(recipe, settings) for case, recipe in recipes.items()}
     (folder / f"{name}.json").write_text(json.dumps(cases))
     script = Path(__file__).with_name("rank.py")
+    return _processes(ranks, script, folder / f"{name}.json", folder / name)
+
+
+def _processes(ranks, *command):
+    """The same command on every rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
-            [sys.executable, str(script), str(folder / f"{name}.json"), str(folder / name)],
+            [sys.executable, *map(str, command)],
             env=os.environ | place | {"LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,6 +104,25 @@ def _start(folder, name, recipes, *, ranks, batch):
         )
         for rank in range(ranks)
     ]
+
+
+def test_one_rank_reports_for_all(tmp_path, labelled):
+    ase.io.write(tmp_path / "data.extxyz", labelled(8))
+    recipe = {
+        "data": {"path": str(tmp_path / "data.extxyz"), "split": {"train": 5, "val": 2, "test": 1}},
+        "model": SCHNET | {"cutoff": 3.0},
+        "training": {"epochs": 1, "devices": 2, "batch_structures": 2, "tensorboard": False, "accelerator": "cpu"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    ranks = _processes(2, "-W", "ignore", "-m", "mcgm", "train", tmp_path / "recipe.yaml", "-o", tmp_path / "run")
+    try:
+        said = [run.communicate(timeout=300)[0] for run in ranks]
+    finally:
+        for run in ranks:
+            run.kill()
+    assert [run.returncode for run in ranks] == [0, 0], said
+    assert "meV" in said[0]
+    assert said[1] == ""
 
 
 def gradients(folder, case):
