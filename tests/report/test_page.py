@@ -8,7 +8,7 @@ import pytest
 
 from mcgm.errors import DataError
 from mcgm.report import read_results, report_command, write_report
-from mcgm.report.drawing import svg_file
+from mcgm.report.drawing import panels, svg_file
 from mcgm.report.figures import cluster_stability, learning_curves, variant_colors
 from mcgm.report.summary import summarize
 from mcgm.report.table import columns
@@ -172,3 +172,12 @@ def test_no_script_can_end_the_element_around_it():
     assert script_in_html("a = '</SCRIPT>'") == r"a = '\x3c/SCRIPT>'"
     assert json.loads(json_in_html({"a": HOSTILE})) == {"a": HOSTILE}
     assert "<" not in json_in_html({"a": HOSTILE})
+
+
+def test_a_figure_is_the_same_file_each_time():
+    def drawn():
+        figure, (panel,) = panels(1)
+        panel.plot([0.0, 1.0], [1.0, 2.0])
+        return svg_file(figure)
+
+    assert drawn() == drawn()
