@@ -39,7 +39,8 @@ DATA ?= conformers_xtb
 SETTINGS ?=
 COMPARED = $(foreach suite,$(SUITES),$(foreach data,$(DATA),$(suite)-$(data)))
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/clustering.py
+	$(PIP) install --no-deps --upgrade --target $(VENV)/others torch-kmeans==0.2.0 fast-pytorch-kmeans==0.2.2
+	PYTHONPATH=$(VENV)/others $(BIN)/python benchmarks/clustering.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/mcgm compare configs/sample.yaml -o runs/sample
 	for suite in $(SUITES); do for data in $(DATA); do \
