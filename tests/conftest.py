@@ -50,8 +50,8 @@ def jaxtyped(target, *, typechecker):
 
     @functools.wraps(target)
     def function(*arguments, **options):
-        _calls[target] += 1
-        return (checked if _calls[target] <= CALLS else target)(*arguments, **options)
+        _calls[target.__code__] += 1  # the function itself would keep alive what it encloses
+        return (checked if _calls[target.__code__] <= CALLS else target)(*arguments, **options)
 
     return function
 
