@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	@echo "Open demo/report.html"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	$(BIN)/python -m pytest -n 2 -q
 
 # torch-sim needs Python >= 3.12 and, on Linux, the CUDA build of torch: gigabytes, in an environment of its own
 test-torch-sim: $(TORCH_SIM)/.done

@@ -32,8 +32,6 @@ from mcgm.prediction.sinks import SINKS
 from mcgm.prediction.stream import filled
 from mcgm.structure import Structure
 
-pytestmark = pytest.mark.xdist_group("predict_stream")  # its set-up takes long: once is enough
-
 SCRIPT = Path(__file__).parent / "killed_prediction.py"
 KILLS = int(os.environ.get("MCGM_KILLS", "3"))
 """For each output; MCGM_KILLS=30 for a longer look."""

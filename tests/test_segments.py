@@ -62,15 +62,19 @@ def kept(values, function):
     return [tensor for tensor in found if tensor.is_floating_point()]
 
 
-def test_large_rows_that_are_summed_or_taken_are_not_kept_for_the_gradient(values, size):
+def test_large_rows_that_are_summed_are_not_kept_for_the_gradient(values, size):
     rows = values * 2  # not a leaf
     assert (kept(rows, segment_sum) == []) == (size == "large"), "torch itself keeps them"
 
-    def derived(rows, index, count):
-        (slope,) = torch.autograd.grad(take(rows, index).sum(), rows, create_graph=True)
-        return slope
 
-    assert kept(rows, derived) == []
+def test_slopes_of_large_rows_that_were_taken_are_not_kept_for_second_derivatives(values, monkeypatch):
+    def derived(rows, index, count):
+        torch.autograd.grad(take(rows, index).square().sum(), rows, create_graph=True)
+
+    monkeypatch.setattr(segments, "LARGE", 1)
+    large = len(kept(values * 2, derived))
+    monkeypatch.setattr(segments, "LARGE", 10**9)
+    assert len(kept(values * 2, derived)) == large + 1
 
 
 def test_large_and_small_rows_give_the_same_to_the_last_bit(values, monkeypatch):

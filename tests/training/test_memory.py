@@ -24,8 +24,6 @@ from mcgm.training.preparation import open_parts
 from mcgm.training.recipe import to_config
 from mcgm.training.state import read_state
 
-pytestmark = pytest.mark.xdist_group("memory")  # its set-up takes long: once is enough
-
 COUNT = 13
 LARGE = 400
 

@@ -21,8 +21,6 @@ from mcgm.training.preparation import open_parts
 from mcgm.training.recipe import merge, to_config
 from mcgm.training.state import read_state
 
-pytestmark = pytest.mark.xdist_group("ranks")  # its set-up takes long: once is enough
-
 SCHNET = {"backbone": "schnet", "backbone_options": {"channels": 8, "filters": 8, "radial": 8, "layers": 2}}
 EDGES = {"channels": 8, "message_channels": 8, "triplet_channels": 4, "basis_channels": 4, "radial": 4, "degrees": 3}
 MODELS = {name: SCHNET | {"long_range": name} for name in BLOCKS} | {

@@ -21,8 +21,6 @@ from mcgm.training.fit import train
 from mcgm.training.recipe import merge, to_config
 from mcgm.training.state import STATE, read_state, write_state
 
-pytestmark = pytest.mark.xdist_group("resume")  # its set-up takes long: once is enough
-
 SMALL = {
     "backbone": "schnet",
     "cutoff": 3.0,

@@ -101,7 +101,7 @@ class _Centres:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Squared distances of padded points from each other and from their mean, zeros where there is no point.
+    """Squared distances of padded points from each other and from their mean; none to a place where there is no point.
 
     Candidates whose distances differ by less than rounding can explain are told apart by a key, a projection of their
     features: not by their order. `bonus` is between zero and the tolerance, in the order of the keys.
