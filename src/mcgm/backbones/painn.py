@@ -115,7 +115,8 @@ class PaiNN(Backbone):
     Chosen because the published equations are complete without them; parameter counts agree within 0.1 %. The cutoff is
     a polynomial envelope with three vanishing derivatives (`envelope="cosine"` gives the published one).
     Norms are sqrt(|V v|² + softness²): without it they have a kink where symmetry makes a vector vanish, and forces
-    jump there.
+    jump there. Vectors pass zero in any dynamics, and what is rounded off within less than a step costs energy: at
+    0.03 the drift is a hundred times that at 0.1.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class PaiNN(Backbone):
         layers: int = 3,
         cutoff: float = 6.0,
         envelope: str = "polynomial",
-        softness: float = 0.03,
+        softness: float = 0.1,
     ) -> None:
         super().__init__(
             channels=channels, layers=layers, cutoff=cutoff, radial=radial, envelope=envelope, softness=softness
