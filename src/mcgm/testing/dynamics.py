@@ -65,8 +65,8 @@ def energy_drift(
     ).drift
 
 
-def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: float = 20.0) -> Drift:
-    """Drift at 300 K and 0.5 fs from the nearest minimum.
+def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: float = 20.0, seed: int = 0) -> Drift:
+    """Drift at 300 K and 0.5 fs from the nearest minimum, with velocities drawn from `seed`.
 
     A potential under which bonds break (untrained, or far from its data) has no structure to simulate, and atoms that
     fly into each other are too fast for any time step: springs to the given positions then hold the atoms. They
@@ -77,10 +77,11 @@ def drift_at_rest(potential: Predictor, structure: Structure, *, duration_ps: fl
     if relaxed is not None and _bonds_hold(potential, structure, relaxed):
         with suppress(StructureError):  # atoms that meet later on need the springs, too
             bonds = _Bonds.of(structure)
-            run = _simulate(_Surface(potential, relaxed, 0.0), duration_ps=duration_ps, bonds=bonds)
+            run = _simulate(_Surface(potential, relaxed, 0.0), duration_ps=duration_ps, seed=seed, bonds=bonds)
             return Drift(run.drift, held=False)
     relaxed = _relaxed(_Surface(potential, structure, STIFFNESS)) or structure
-    return Drift(energy_drift(potential, relaxed, duration_ps=duration_ps, stiffness=STIFFNESS), held=True)
+    rate = energy_drift(potential, relaxed, duration_ps=duration_ps, seed=seed, stiffness=STIFFNESS)
+    return Drift(rate, held=True)
 
 
 @dataclass(frozen=True, eq=False)
