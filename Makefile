@@ -37,10 +37,13 @@ docs: $(VENV)/.docs
 SUITES ?= rivals controls levels
 DATA ?= conformers_xtb
 SETTINGS ?=
+OTHERS = torch-kmeans==0.2.0 fast-pytorch-kmeans==0.2.2 mace-torch==0.3.16 e3nn==0.4.4 opt_einsum_fx==0.1.4 \
+  opt_einsum==3.4.0 matscipy torch_ema prettytable lmdb configargparse python-hostlist gitpython gitdb smmap orjson wcwidth
 COMPARED = $(foreach suite,$(SUITES),$(foreach data,$(DATA),$(suite)-$(data)))
 bench: $(VENV)/.test
-	$(PIP) install --no-deps --upgrade --target $(VENV)/others torch-kmeans==0.2.0 fast-pytorch-kmeans==0.2.2
+	$(PIP) install --no-deps --upgrade --target $(VENV)/others $(OTHERS)
 	PYTHONPATH=$(VENV)/others $(BIN)/python benchmarks/clustering.py
+	PYTHONPATH=$(VENV)/others $(BIN)/python benchmarks/speed_latency.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/mcgm compare configs/sample.yaml -o runs/sample
 	for suite in $(SUITES); do for data in $(DATA); do \

@@ -1,14 +1,15 @@
-"""One step of a simulation as ASE sees it: our calculator, compiled and not, beside another library's on like networks.
+"""One step of a simulation as ASE sees it: our calculator, compiled and not, beside other libraries'.
 
     python benchmarks/speed_latency.py [--backbones NAME ...] [--atoms 40]
 
-Networks of equal sizes without a long-range block, and ours with MCGM as well; atoms move a little before every call,
-as in dynamics. Float32, one thread.
+Networks of equal sizes without a long-range block, ours with MCGM as well, and MACE of as many parameters as ours alone
+(where it is installed: `make bench`); atoms move a little before every call, as in dynamics. Float32, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from mace_models import nearest, parameters
 from oracles import ORACLES
 from overhead import molecules
 from side_by_side import ratio, seconds, store
@@ -24,35 +26,46 @@ from mcgm import Batch, build
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.memory import keep_freed_memory
 
-CUTOFF, LIBRARY, ROUNDS, STEP = 5.0, "xnn", 200, 0.002
+CUTOFF, ROUNDS, STEP = 5.0, 200, 0.002
+
+OTHERS = ("xnn", "MACE")
+"""Libraries that ours are compared with."""
 
 
-def calculators(backbone: str, size: str, batch: Batch) -> dict[str, Calculator]:
-    """All that are compared."""
+def calculators(backbone: str, size: str, batch: Batch) -> dict[str, tuple[Calculator, int]]:
+    """All that are compared, with their parameters."""
     from xnn.common.deploy import XNNCalculator
     from xnn.common.models.outputs import ForceStressOutput
 
     torch.manual_seed(0)
     local, ours = (build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF) for block in ("none", "mcgm"))
-    theirs = ORACLES[backbone][LIBRARY](local.backbone, batch).network
-    return {
-        LIBRARY: XNNCalculator(ForceStressOutput(theirs, compute_forces=True, compute_stress=False), cutoff=CUTOFF),
-        "mcgm": MCGMCalculator(local),
-        "mcgm, compiled": MCGMCalculator(local, compile=True),
-        "with MCGM": MCGMCalculator(ours),
-        "with MCGM, compiled": MCGMCalculator(ours, compile=True),
-    }
+    theirs = ORACLES[backbone]["xnn"](local.backbone, batch).network
+    wrapped = ForceStressOutput(theirs, compute_forces=True, compute_stress=False)
+    found = {"xnn": (XNNCalculator(wrapped, cutoff=CUTOFF), parameters(theirs))}
+    if importlib.util.find_spec("mace"):
+        elements = set(batch.numbers.tolist())
+        found["MACE"] = _mace(nearest(parameters(local), elements, CUTOFF))
+    for name, potential in (("mcgm", local), ("with MCGM", ours)):
+        found[name] = MCGMCalculator(potential), parameters(potential)
+        found[f"{name}, compiled"] = MCGMCalculator(potential, compile=True), parameters(potential)
+    return found
+
+
+def _mace(network: torch.nn.Module) -> tuple[Calculator, int]:
+    from mace.calculators import MACECalculator
+
+    return MACECalculator(models=[network], device="cpu", default_dtype="float32"), parameters(network)
 
 
 def measure(backbone: str, size: str, atoms: Atoms, batch: Batch) -> dict[str, Any]:
-    """Milliseconds of a step, and how many times faster than the other library."""
+    """Milliseconds of a step, and how many times faster than those of other libraries."""
     found = calculators(backbone, size, batch)
     generators = {name: np.random.default_rng(0) for name in found}
     systems = {name: atoms.copy() for name in found}
 
     def step(name: str) -> None:
         system = systems[name]
-        system.calc = found[name]
+        system.calc = found[name][0]
         system.positions += STEP * generators[name].normal(size=system.positions.shape)
         system.get_potential_energy(), system.get_forces()
 
@@ -60,9 +73,14 @@ def measure(backbone: str, size: str, atoms: Atoms, batch: Batch) -> dict[str, A
         for _ in range(3):
             step(name)
     times = seconds({name: lambda name=name: step(name) for name in found}, ROUNDS)
+    others = [name for name in OTHERS if name in found]
     return {
-        "milliseconds": {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()},
-        f"times faster than {LIBRARY}": {name: ratio(times, LIBRARY, name) for name in found if name != LIBRARY},
+        name: {
+            "parameters": count,
+            "milliseconds": round(1e3 * float(np.median(times[name])), 2),
+            "times faster": {other: ratio(times, other, name) for other in others} if name not in others else {},
+        }
+        for name, (_, count) in found.items()
     }
 
 

@@ -78,22 +78,34 @@ def streaming() -> str:
 
 
 def latency() -> str:
-    """A step as ASE sees it, beside another library's calculator."""
-    lines, commands = [], []
+    """A step as ASE sees it, beside other libraries' calculators."""
+    lines: list[str] = []
+    commands, questions = [], []
     for path in sorted(RESULTS.glob("speed_latency_*.json")):
         figures = json.loads(path.read_text(encoding="utf-8"))
         commands.append(f"`{figures.pop('provenance')['command']}`")
-        question = figures.pop("question")
+        questions.append(figures.pop("question"))
         for backbone, found in figures.items():
-            times = found["milliseconds"]
-            library, *names = times
+            others = [name for name, cell in found.items() if not cell["times faster"]]
             if not lines:
-                lines = [f"| | {library}, ms | " + " | ".join(f"{name}, ms | times faster" for name in names) + " |"]
-                lines.append("|---|---:|" + "---:|---:|" * len(names))
-            ratios = found[f"times faster than {library}"]
-            cells = [f"{times[name]:.1f} | {_quartiles(ratios[name])}" for name in names]
-            lines.append(f"| {backbone}: {question} | {times[library]:.1f} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Median [quartiles] in one run. {', '.join(commands)}."])
+                lines = ["| | calculator | parameters | ms | " + " | ".join(f"times {name}" for name in others) + " |"]
+                lines.append("|---|---|---:|---:|" + "---:|" * len(others))
+            for name, cell in found.items():
+                faster = " | ".join(
+                    _quartiles(cell["times faster"][other]) if cell["times faster"] else "–" for other in others
+                )
+                lines.append(
+                    f"| {backbone} | {name} | {cell['parameters']:,} | {cell['milliseconds']:.1f} | {faster} |"
+                )
+    question = "; ".join(questions)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{question[0].upper()}{question[1:]}. Times: how many times faster than the other, "
+            f"median [quartiles] in one run. {', '.join(commands)}.",
+        ]
+    )
 
 
 def neighbors() -> str:
