@@ -1,6 +1,11 @@
 """Where does the time of a step go? Shares of kinds of operations, for every backbone without and with MCGM.
 
-python benchmarks/profile_steps.py [--size paper] [--molecules 4] [--backbones NAME ...] [--rounds 3]
+python benchmarks/profile_steps.py [--size paper] [--molecules 4] [--backbones NAME ...] [--blocks NAME ...]
+
+and what they were at an earlier commit:
+
+    git worktree add runs/before 2d8a22a
+    PYTHONPATH=runs/before/src python benchmarks/profile_steps.py --name before
 
 torch's profiler, one thread, time of the operations themselves (not of those that they call).
 """
@@ -8,7 +13,7 @@ torch's profiler, one thread, time of the operations themselves (not of those th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from overhead import CUTOFF, molecules
@@ -53,11 +58,11 @@ def shares(step: Callable[[], object], rounds: int) -> dict[str, float]:
     return {kind: round(value, 2) for kind, value in sorted(times.items())} | {"operations": count / rounds}
 
 
-def measure(backbone: str, size: str, count: int, rounds: int) -> dict[str, object]:
+def measure(backbone: str, size: str, blocks: Sequence[str], count: int, rounds: int) -> dict[str, object]:
     """Energy and forces, and a training step, with each block."""
     structures = molecules(count)
     found: dict[str, object] = {}
-    for block in ("none", "mcgm", "mcgm_paper"):
+    for block in blocks:
         torch.manual_seed(0)
         potential = build(backbone=backbone, long_range=block, size=size, cutoff=CUTOFF)
         batch = potential.index(Batch.from_structures(structures, cutoff=CUTOFF))
@@ -80,15 +85,17 @@ def main() -> None:
     parser.add_argument("--size", default="paper", choices=["small", "paper"])
     parser.add_argument("--molecules", type=int, default=4)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES), metavar="NAME")
+    parser.add_argument("--blocks", nargs="+", default=["none", "mcgm"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", default="now", help="of the figures: now, or before")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     question = f"{options.molecules} molecules of about 40 atoms, cutoff {CUTOFF} Å, size {options.size}, one thread"
     figures: dict[str, object] = {"question": question}
     for backbone in options.backbones:
-        figures[backbone] = measure(backbone, options.size, options.molecules, options.rounds)
-    store(f"profile_{options.size}", figures)
+        figures[backbone] = measure(backbone, options.size, options.blocks, options.molecules, options.rounds)
+    store(f"profile_{options.size}_{options.name}", figures)
 
 
 if __name__ == "__main__":

@@ -147,26 +147,31 @@ def training() -> str:
 
 
 def profiles() -> str:
-    """Shares of kinds of operations in a step."""
-    figures = json.loads((RESULTS / "profile_paper.json").read_text(encoding="utf-8"))
-    question, command = figures.pop("question"), figures.pop("provenance")["command"]
+    """Shares of kinds of operations in a step, now, and the times of an earlier commit."""
+    now, before = (
+        json.loads((RESULTS / f"profile_paper_{name}.json").read_text(encoding="utf-8")) for name in ("now", "before")
+    )
+    question, made, earlier = now.pop("question"), now.pop("provenance"), before.pop("provenance")
     kinds: list[str] = []
     lines: list[str] = []
-    for backbone, blocks in figures.items():
+    for backbone, blocks in now.items():
         for block, tasks in blocks.items():
             for task, found in tasks.items():
-                times = {kind: value for kind, value in found.items() if kind != "operations"}
+                old = before[backbone][block][task]
                 if not lines:
-                    kinds = list(times)
+                    kinds = [kind for kind in found if kind != "operations"]
                     lines = [
-                        f"| | ms | {', % | '.join(kinds)}, % | operations |",
-                        "|---|---:|" + "---:|" * (len(kinds) + 1),
+                        f"| | before, ms | now, ms | {', % | '.join(kinds)}, % | operations before | now |",
+                        "|---|---:|---:|" + "---:|" * (len(kinds) + 2),
                     ]
-                total = sum(times.values())
-                cells = " | ".join(f"{100 * times.get(kind, 0.0) / total:.0f}" for kind in kinds)
-                what = task.removesuffix(", ms")
-                lines.append(f"| {backbone}, `{block}`, {what} | {total:.0f} | {cells} | {found['operations']:,.0f} |")
-    return "\n".join([*lines, "", f"{question}. `{command}`."])
+                total, total_before = (sum(each.get(kind, 0.0) for kind in kinds) for each in (found, old))
+                cells = " | ".join(f"{100 * found.get(kind, 0.0) / total:.0f}" for kind in kinds)
+                what = f"{backbone}, `{block}`, {task.removesuffix(', ms')}"
+                operations = f"{old['operations']:,.0f} | {found['operations']:,.0f}"
+                lines.append(f"| {what} | {total_before:,.0f} | {total:,.0f} | {cells} | {operations} |")
+    return "\n".join(
+        [*lines, "", f"{question}. Before: commit {earlier['commit']}. `{made['command']}`, `{earlier['command']}`."]
+    )
 
 
 def clustering() -> str:
