@@ -11,8 +11,9 @@ demo: $(VENV)/.demo
 	$(BIN)/mcgm compare configs/sample.yaml -o demo
 	@echo "Open demo/report.html"
 
+# a file of tests at a time: what takes long to set up is then set up once
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 # torch-sim needs Python >= 3.12 and, on Linux, the CUDA build of torch: gigabytes, in an environment of its own
 test-torch-sim: $(TORCH_SIM)/.done

@@ -237,6 +237,7 @@ def filled(text: str) -> str:
         "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
         "water_rpbe_d3": lambda: comparison("water_rpbe_d3", "Liquid water, 38 frames of 192 atoms to train on"),
         "crystals": lambda: comparison("crystals", "240 strained crystals of eight kinds to train on"),
+        "precision": lambda: comparison("precision", "SchNet + MCGM on the bundled sample, trained in two precisions"),
         "cost": cost,
         "speed": speed,
         "backbones": backbones,

@@ -72,6 +72,7 @@ jaxtyping.jaxtyped = lambda *, typechecker: functools.partial(jaxtyped, typechec
 jaxtyping.install_import_hook(CHECKED, "check_of_shapes.check_tensors")
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 
 @pytest.fixture(scope="session")
