@@ -1,10 +1,11 @@
-"""What do a local network, MCGM, charges, and both learn of electrostatics? Recipes: `configs/electrostatics`.
+"""What do a local network, MCGM, charges, and both learn of electrostatics?
 
-    python benchmarks/electrostatics.py [lode carbon_chain des15k spice pubchem] [--draw]
+    mcgm compare configs/electrostatics/lode.yaml -o runs/lode      likewise carbon_chain, des15k, spice, pubchem
+    python benchmarks/electrostatics.py runs/lode                   measure the models of finished comparisons
+    python benchmarks/electrostatics.py                             only draw the figure
 
-Trains every cell (variant and seed of a recipe) that has no result yet in `benchmarks/results/electrostatics`, one
-after another on one thread, and goes on where it was interrupted; then draws the figure. `--draw` only draws. A set
-whose files are absent is left out.
+One JSON per model in `benchmarks/results/electrostatics`; a model whose settings have figures is not measured again.
+A folder has the name of its recipe.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +23,26 @@ from electrostatics_curves import chain_profile, lode_curves
 from electrostatics_figure import draw
 from side_by_side import RESULTS
 
+from mcgm import Potential, load
 from mcgm.data import Dataset
-from mcgm.errors import DataError
 from mcgm.files import replacing
-from mcgm.potential import Potential
 from mcgm.provenance import provenance
-from mcgm.training.cell import cell_name, cell_settings
-from mcgm.training.config import CompareConfig, TrainConfig
+from mcgm.report.result import RunResult, read_results
+from mcgm.training.cell import cell_name
+from mcgm.training.config import DataConfig
 from mcgm.training.evaluation import batches
-from mcgm.training.fit import count_parameters, train
-from mcgm.training.recipe import read_recipe, to_config
+from mcgm.training.preparation import open_parts
+from mcgm.training.recipe import to_config
 
-ROOT = Path(__file__).parent.parent
 FOLDER = RESULTS / "electrostatics"
-RUNS = ROOT / "runs" / "electrostatics"
-SETS = ("lode", "carbon_chain", "des15k", "spice", "pubchem")
 CURVES = {"lode": lode_curves, "carbon_chain": chain_profile}
 AT_ONCE = 16
 """structures of a batch while errors are measured."""
 
 
-def recipe(name: str) -> CompareConfig:
-    """The recipe of a set."""
-    path = ROOT / "configs" / "electrostatics" / f"{name}.yaml"
-    return to_config(read_recipe(path, CompareConfig), CompareConfig, source=str(path))
-
-
 def errors(potential: Potential, dataset: Dataset) -> dict[str, float]:
     """Root mean square errors and correlations of all that the data set has and the potential predicts."""
-    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    pairs: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     chosen = [list(range(k, min(k + AT_ONCE, len(dataset)))) for k in range(0, len(dataset), AT_ONCE)]
     for data in batches(potential, dataset, chosen):
         found = potential(data.batch, stress=False)
@@ -72,60 +64,51 @@ def errors(potential: Potential, dataset: Dataset) -> dict[str, float]:
     return figures
 
 
-def run_cell(name: str, config: CompareConfig, variant: str, seed: int) -> dict[str, Any]:
-    """Train, and measure on the test part."""
-    cell: TrainConfig = config.cell(variant, seed, str(RUNS / name / cell_name(variant, seed)))
-    started = time.process_time()
-    trained = train(cell, Path(cell.output), resume=True)
-    potential = trained.potential.eval()
-    result: dict[str, Any] = {
-        "set": name,
-        "variant": variant,
-        "label": config.variants[variant].label or variant,
-        "seed": seed,
-        "parameters": count_parameters(potential),
-        "epochs": len(trained.curves),
-        "cpu_seconds": round(time.process_time() - started, 1),
-        "errors": errors(potential, trained.parts.test),
-        "settings": cell_settings(config, variant, seed),
+def measure(comparison: Path, result: RunResult) -> dict[str, Any]:
+    """Figures of one model of a comparison, on its test part."""
+    potential = load(comparison / "runs" / cell_name(result.variant, result.seed) / "model.safetensors").eval()
+    data = to_config(result.config["data"], DataConfig)
+    parts = open_parts(data)
+    figures: dict[str, Any] = {
+        "set": comparison.name,
+        "variant": result.variant,
+        "label": result.label,
+        "seed": result.seed,
+        "parameters": result.parameters,
+        "epochs": len(result.curves),
+        "errors": errors(potential, parts.test),
+        "settings": dict(result.config),
     }
-    if name in CURVES:
-        result["curves"] = CURVES[name](potential, trained.parts, cell.data)
-    return result | {"provenance": provenance(["python", *sys.argv])}
+    if comparison.name in CURVES:
+        figures["curves"] = CURVES[comparison.name](potential, parts, data)
+    return figures | {"provenance": provenance(["python", *sys.argv]) | {"training": result.command}}
 
 
-def finished(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether there is a result of these settings."""
+def finished(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether there are figures of these settings."""
     return path.exists() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings
 
 
-def run(name: str) -> None:
-    """All cells of a set that are not finished."""
-    config = recipe(name)
-    for seed in config.seeds:
-        for variant in config.variants:
-            path = FOLDER / f"{name}-{cell_name(variant, seed)}.json"
-            if finished(path, cell_settings(config, variant, seed)):
-                continue
-            result = run_cell(name, config, variant, seed)
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            shown = {key: round(value, 3) for key, value in result["errors"].items()}
-            print(name, variant, seed, f"{result['cpu_seconds']:.0f} s", shown, flush=True)
+def run(comparison: Path) -> None:
+    """All models of a comparison that have no figures."""
+    for result in read_results(comparison / "cells"):
+        path = FOLDER / f"{comparison.name}-{cell_name(result.variant, result.seed)}.json"
+        if finished(path, result.config):
+            continue
+        figures = measure(comparison, result)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        shown = {key: round(value, 3) for key, value in figures["errors"].items()}
+        print(comparison.name, result.variant, result.seed, shown, flush=True)
 
 
 def main() -> None:
-    """Run what is asked for, then draw."""
+    """Measure what is asked for, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; default: all")
-    parser.add_argument("--draw", action="store_true", help="train nothing")
-    options = parser.parse_args()
+    parser.add_argument("comparisons", nargs="*", type=Path, metavar="FOLDER", help="finished comparisons")
     torch.set_num_threads(1)
-    for name in [] if options.draw else options.sets or SETS:
-        try:
-            run(name)
-        except DataError as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
+    for comparison in parser.parse_args().comparisons:
+        run(comparison)
     draw(FOLDER, RESULTS / "electrostatics.svg")
 
 
