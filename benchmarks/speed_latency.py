@@ -26,7 +26,7 @@ from mcgm import Batch, build
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.memory import keep_freed_memory
 
-CUTOFF, ROUNDS, STEP = 5.0, 200, 0.002
+CUTOFF, STEP = 5.0, 0.002
 
 OTHERS = ("xnn", "MACE")
 """Libraries that ours are compared with."""
@@ -57,7 +57,7 @@ def _mace(network: torch.nn.Module) -> tuple[Calculator, int]:
     return MACECalculator(models=[network], device="cpu", default_dtype="float32"), parameters(network)
 
 
-def measure(backbone: str, size: str, atoms: Atoms, batch: Batch) -> dict[str, Any]:
+def measure(backbone: str, size: str, atoms: Atoms, batch: Batch, rounds: int) -> dict[str, Any]:
     """Milliseconds of a step, and how many times faster than those of other libraries."""
     found = calculators(backbone, size, batch)
     generators = {name: np.random.default_rng(0) for name in found}
@@ -72,7 +72,7 @@ def measure(backbone: str, size: str, atoms: Atoms, batch: Batch) -> dict[str, A
     for name in found:
         for _ in range(3):
             step(name)
-    times = seconds({name: lambda name=name: step(name) for name in found}, ROUNDS)
+    times = seconds({name: lambda name=name: step(name) for name in found}, rounds)
     others = [name for name in OTHERS if name in found]
     return {
         name: {
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(ORACLES), metavar="NAME")
     parser.add_argument("--size", default="small", choices=["small", "paper"])
     parser.add_argument("--atoms", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -101,7 +102,7 @@ def main() -> None:
         "one thread"
     }
     for backbone in options.backbones:
-        figures[backbone] = measure(backbone, options.size, structure.to_atoms(), batch)
+        figures[backbone] = measure(backbone, options.size, structure.to_atoms(), batch, options.rounds)
     store(f"speed_latency_{options.size}", figures)
 
 
