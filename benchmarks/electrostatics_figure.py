@@ -20,7 +20,17 @@ PAIRS = {
     "AA": "apolar – apolar",
 }
 VARIANTS = {"local": "C0", "mcgm": "C1", "charges": "C2", "mcgm_charges": "C3"}
-LABELS = {"local": "local", "mcgm": "MCGM", "charges": "charges", "mcgm_charges": "both"}
+RIVALS = {"ewald": "C4", "neural_p3m": "C5", "range": "C8", "neural_atoms": "C9"}
+LABELS = {
+    "local": "local",
+    "mcgm": "MCGM",
+    "charges": "charges",
+    "mcgm_charges": "both",
+    "ewald": "Ewald",
+    "neural_p3m": "Neural P3M",
+    "range": "RANGE",
+    "neural_atoms": "Neural Atoms",
+}
 LABELLED = {"charges_labelled": "C2", "mcgm_charges_labelled": "C3"}
 
 
@@ -56,7 +66,7 @@ def draw(folder: Path, path: Path) -> None:
 def _binding(axis: Any, pair: str, cells: list[dict[str, Any]]) -> None:
     """Mean and range over seeds; the part that no training structure reaches is shaded."""
     reference = None
-    for variant, colour in VARIANTS.items():
+    for variant, colour in (VARIANTS | RIVALS).items():
         curves = [cell["curves"][pair] for cell in cells if cell["variant"] == variant]
         if not curves:
             continue

@@ -15,6 +15,10 @@ COLUMNS = {
     "mcgm_charges": "both",
     "charges_labelled": "charges, labels in the loss",
     "mcgm_charges_labelled": "both, labels in the loss",
+    "ewald": "Ewald",
+    "neural_p3m": "Neural P3M",
+    "range": "RANGE",
+    "neural_atoms": "Neural Atoms",
 }
 SETS = {
     "lode": "Dimers",
@@ -34,7 +38,9 @@ QUANTITIES = {
 
 def table(folder: Path) -> str:
     """Root mean square errors on the test parts; what a variant does not predict, or was not run, is a dash."""
-    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    known = {cell["variant"] for name in SETS for cell in read(folder, name)}
+    columns = {variant: title for variant, title in COLUMNS.items() if variant in known}
+    lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     notes = []
     for name, title in SETS.items():
         cells = read(folder, name)
@@ -47,7 +53,7 @@ def table(folder: Path) -> str:
             }
         for label, of_cell in rows.items():
             entries = [
-                _entry([of_cell(cell) for cell in cells if cell["variant"] == variant], label) for variant in COLUMNS
+                _entry([of_cell(cell) for cell in cells if cell["variant"] == variant], label) for variant in columns
             ]
             if set(entries) != {"–"}:
                 lines.append(f"| {title}: {label} | " + " | ".join(entries) + " |")
