@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import trust
+from scipy import stats
 from side_by_side import RESULTS
 
 from mcgm import Potential, load
@@ -80,20 +81,30 @@ def measure_jumps(potential: Potential) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Drifts of a backbone alone and with MCGM, root mean squares over velocities."""
+    """Drifts of a backbone alone and with MCGM, root mean squares over so many velocities each."""
 
     alone: float
     added: float
+    velocities: tuple[int, int]
 
     @classmethod
     def of(cls, alone: dict[str, Any], added: dict[str, Any]) -> Pair:
         """From two records."""
-        return cls(_drift(alone), _drift(added))
+        return cls(_drift(alone), _drift(added), (len(alone["drifts"]), len(added["drifts"])))
 
     @property
     def ratio(self) -> float:
-        """How much more drifts with MCGM."""
+        """How many times more drifts with MCGM."""
         return self.added / self.alone
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the ratio, if drifts from all velocities are normal around zero: the energy takes a random walk."""
+        alone, added = self.velocities
+        return (
+            self.ratio / math.sqrt(stats.f.ppf(0.975, added, alone)),
+            self.ratio * math.sqrt(stats.f.ppf(0.975, alone, added)),
+        )
 
     @property
     def kept(self) -> bool:
@@ -126,13 +137,16 @@ def table() -> str:
         held, every = held + sum(run["held"] for run in runs), every + len(runs)
         pair = Pair.of(alone, added)
         ratio = f"{pair.ratio:.2f}" if pair.kept else f"**{pair.ratio:.2f}**"
+        if min(pair.velocities) > 1:
+            ratio += " [{:.2g}, {:.2g}]".format(*pair.interval)
         jumps = " | ".join(f"{max(record['jumps']['largest_ev'].values()):.1e}" for record in (alone, added))
         velocities = " and ".join(dict.fromkeys(str(len(record["drifts"])) for record in (alone, added)))
         lines.append(f"| {name} | {weights} | {velocities} | {_text(alone)} | {_text(added)} | {ratio} | {jumps} |")
     notes = (
         f"Limits: {LARGEST_DRIFT:g} meV/atom/ps, {LARGEST_RATIO:g} times the drift alone, 1e-06 eV. Drifts over "
         f"{' and '.join(f'{ps:g}' for ps in sorted(durations))} ps, the root mean square over choices of velocities, "
-        f"in brackets their range; springs held the atoms in {held} of {every} runs. Trained: models of "
+        f"in brackets their range; ratios with their 95 % intervals, drifts taken as normal around zero; springs held "
+        f"the atoms in {held} of {every} runs. Trained: models of "
         "`configs/backbones.yaml`; fresh: those of the figures below. "
         f"{' and '.join(f'`{command}`' for command in sorted(commands))}."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.long_range.mcgm.clusterers import ByElement, Everything
 from mcgm.long_range.mcgm.hierarchy import Hierarchy, once_per_atom
 from mcgm.long_range.mcgm.scope import WholeSystem
+from mcgm.long_range.options import require_choice
+from mcgm.long_range.updates import UPDATES, Update
 
 
 class Nothing(LongRange):
@@ -71,21 +73,30 @@ class ElementMean(LongRangeSpec):
 
 @dataclass(frozen=True)
 class AtomWise(LongRangeSpec):
-    """No exchange at all: O silu(LN(A h_i)) added to every atom, the layers per atom that attention blocks come with.
+    """No exchange at all: O silu(LN(A h_i)) for every atom, the layers per atom that attention blocks come with.
 
     What a block gains over it is due to what atoms tell each other.
+
+    Args:
+        update: "add": to the scalars; "replace": in their place.
     """
+
+    update: Literal["add", "replace"] = "add"
+
+    def __post_init__(self) -> None:
+        require_choice("update", self.update, UPDATES)
 
     def build(self, channels: int, layers: int) -> LongRange:
         """Two linear maps and a layer norm per layer."""
-        return AtomLayers(channels, layers)
+        return AtomLayers(channels, layers, UPDATES[self.update])
 
 
 class AtomLayers(Nothing):
     """The module behind `AtomWise`."""
 
-    def __init__(self, channels: int, layers: int) -> None:
+    def __init__(self, channels: int, layers: int, update: Update) -> None:
         super().__init__()
+        self.update = update
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(channels, channels, bias=False),
@@ -100,7 +111,7 @@ class AtomLayers(Nothing):
         self, layer: int, scalars: Float[Tensor, "atom channel"], state: Batch
     ) -> tuple[Float[Tensor, "atom channel"], Batch]:
         """Each atom by itself."""
-        return self.layers[layer](scalars), state
+        return self.update(self.layers[layer](scalars), scalars), state
 
 
 def _one_level(channels: int, layers: int, rule: Everything | ByElement) -> Hierarchy:

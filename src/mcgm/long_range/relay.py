@@ -33,6 +33,7 @@ from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.options import require_whole
+from mcgm.long_range.updates import UPDATES
 from mcgm.segments import segment_mean, take
 
 WIDER = 3
@@ -278,19 +279,6 @@ class Equal(nn.Module):
     def penalty(self) -> None:
         """None."""
 
-
-def replaced(new: Float[Tensor, "atom channel"], old: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom channel"]:
-    """The update that puts the broadcast in the place of the scalars (paper)."""
-    return new - old
-
-
-def added(new: Float[Tensor, "atom channel"], old: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom channel"]:
-    """The broadcast itself, for backbones whose scalars are a reading of something else."""
-    return new
-
-
-UPDATES = {"replace": replaced, "add": added}
-"""How a broadcast changes the scalars, by the name that specifications use."""
 
 REGULARISATIONS: dict[str, type[Strength] | type[Equal]] = {"by_size": Strength, "none": Equal}
 """How much master nodes count, by the name that specifications use."""

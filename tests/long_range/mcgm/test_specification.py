@@ -29,7 +29,9 @@ def test_the_paper_preset_is_kmeans_above_the_elements_with_each_cluster_once():
 def test_the_mixing_preset_differs_from_the_smooth_one_in_ways_up_and_down_alone():
     mixing = MCGM.mixing(levels=2)
     assert mixing.is_smooth
-    assert dataclasses.replace(mixing, aggregation="mean", dissemination="broadcast") == MCGM.smooth(levels=2)
+    plain = dataclasses.replace(mixing, aggregation="mean", dissemination="broadcast", update="add")
+    assert plain == MCGM.smooth(levels=2)
+    assert MCGM.mixing(update="add") == MCGM.smooth(aggregation="attention", dissemination="mixing")
 
 
 def test_the_random_preset_differs_from_the_paper_in_the_rules_alone():
@@ -62,6 +64,8 @@ def test_one_level_is_elements_alone_in_every_preset():
         {"recluster": "never"},
         {"scope": "crystal"},
         {"energy_per": "bond"},
+        {"update": "none"},
+        {"update": "replace"},
         {"clusterers": (ByElement(),)},
         {"clusterers": ("by_element", "random", "random")},
     ],

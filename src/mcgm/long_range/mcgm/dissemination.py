@@ -21,7 +21,7 @@ class Broadcast(nn.Module):
         clusters: Float[Tensor, "cluster channel"],
         assignment: Assignment,
     ) -> Float[Tensor, "atom channel"]:
-        """What is added to the atoms."""
+        """What the atoms take up."""
         return assignment.broadcast(clusters)
 
 
@@ -44,7 +44,7 @@ class Mixing(nn.Module):
         clusters: Float[Tensor, "cluster channel"],
         assignment: Assignment,
     ) -> Float[Tensor, "atom channel"]:
-        """What is added to the atoms."""
+        """What the atoms take up."""
         mixed = self.atom(atoms) + assignment.broadcast(self.cluster(clusters))
         return self.output(silu(self.norm(mixed)))
 

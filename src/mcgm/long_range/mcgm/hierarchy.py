@@ -29,6 +29,7 @@ from mcgm.long_range.mcgm.clusterers import Clusterer
 from mcgm.long_range.mcgm.dissemination import Broadcast
 from mcgm.long_range.mcgm.scope import Guests, Presence, Scope
 from mcgm.long_range.mcgm.total_charge import Ignored, TotalCharge, charge_density
+from mcgm.long_range.updates import Update, added
 from mcgm.segments import take
 
 Weighting = Callable[[Float[Tensor, "cluster"]], Float[Tensor, "cluster"]]
@@ -159,9 +160,11 @@ class Hierarchy(LongRange):
         total_charge: Callable[[int], TotalCharge] = Ignored,
         aggregation: Callable[[int], nn.Module] = Mean,
         dissemination: Callable[[int], nn.Module] = Broadcast,
+        update: Update = added,
     ) -> None:
         super().__init__()
         self.rules = rules
+        self.update = update
         self.scope = scope
         self.weighting = weighting
         self.exchanges = nn.ModuleList(
@@ -231,8 +234,10 @@ class Hierarchy(LongRange):
         if guests is not None:
             assignments[0] = assignments[0].first(scalars.shape[0])
         received = exchange.descend(features, assignments)
-        update = exchange.dissemination(scalars, received[0], assignments[0])
-        return update, replace(state, features=tuple(received), layers=(*state.layers, tuple(assignments)))
+        new = exchange.dissemination(scalars, received[0], assignments[0])
+        return self.update(new, scalars), replace(
+            state, features=tuple(received), layers=(*state.layers, tuple(assignments))
+        )
 
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: HierarchyState) -> Contribution:
         """Energies of the clusters of every level, from the last layer's features."""

@@ -15,6 +15,7 @@ from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
 from mcgm.long_range.mcgm.scope import BondedMolecules, Scope, WholeSystem
 from mcgm.long_range.mcgm.total_charge import TOTAL_CHARGE
+from mcgm.long_range.updates import UPDATES
 
 SCOPES = ("system", "molecule")
 
@@ -43,6 +44,7 @@ class MCGM(LongRangeSpec):
         aggregation: "mean" of the members (paper) or "attention": weighted by themselves, in each channel.
         dissemination: "broadcast": every member receives its cluster's features (paper); "mixing": what an atom takes
             up depends on its own.
+        update: "add": to the features of the atoms (paper); "replace": in their place, which needs "mixing".
     """
 
     levels: int = 3
@@ -55,6 +57,7 @@ class MCGM(LongRangeSpec):
     total_charge: Literal["embedded", "ignored"] | None = None
     aggregation: Literal["mean", "attention"] = "mean"
     dissemination: Literal["broadcast", "mixing"] = "broadcast"
+    update: Literal["add", "replace"] = "add"
 
     def __post_init__(self) -> None:
         if not isinstance(self.levels, int) or self.levels < 1:
@@ -71,10 +74,16 @@ class MCGM(LongRangeSpec):
             "total_charge": TOTAL_CHARGE,
             "aggregation": AGGREGATIONS,
             "dissemination": DISSEMINATIONS,
+            "update": UPDATES,
         }
         for key, table in tables.items():
             if getattr(self, key) not in table:
                 raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))
+        if self.update == "replace" and self.dissemination == "broadcast":
+            raise ConfigError(
+                "update='replace' with dissemination='broadcast' would make all atoms of a cluster alike; required: "
+                "dissemination='mixing', or update='add'."
+            )
         if self.clusterers is None:
             sizes = [max(1, int(EXPECTED_ELEMENTS / self.reduction**level)) for level in range(1, self.levels)]
             object.__setattr__(self, "clusterers", (ByElement(), *(Prototypes(size) for size in sizes)))
@@ -126,8 +135,10 @@ class MCGM(LongRangeSpec):
 
     @classmethod
     def mixing(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
-        """As `smooth`, with attention in aggregation, and layers on each atom that mix in what its clusters know."""
-        settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "mixing"} | options
+        """As `smooth`, with attention in aggregation; layers on each atom mix in what its clusters know, and what they
+        give takes the place of its features."""
+        settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "mixing", "update": "replace"}
+        settings |= options
         return cls(levels=levels, reduction=reduction, **settings)
 
     @classmethod
@@ -172,6 +183,7 @@ class MCGM(LongRangeSpec):
             total_charge=TOTAL_CHARGE[str(self.total_charge)],
             aggregation=AGGREGATIONS[self.aggregation],
             dissemination=DISSEMINATIONS[self.dissemination],
+            update=UPDATES[self.update],
         )
 
     def _scope(self) -> Scope:
