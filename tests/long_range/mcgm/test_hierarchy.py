@@ -71,7 +71,9 @@ def taken_up(exchange, atom, received):
     way = exchange.dissemination
     if not hasattr(way, "atom"):
         return sum(w * cluster for w, cluster in received)
-    mixed = way.atom.weight @ atom + sum(w * (way.cluster.weight @ cluster) for w, cluster in received)
+    known = sum(w * (way.cluster.weight @ cluster) for w, cluster in received)
+    gate = 1 + way.gate.weight @ atom if hasattr(way, "gate") else 1
+    mixed = way.atom.weight @ atom + gate * known
     normal = (mixed - mixed.mean()) / (mixed.var(correction=0) + way.norm.eps).sqrt()
     return way.output(torch.nn.functional.silu(way.norm.weight * normal + way.norm.bias))
 

@@ -31,7 +31,8 @@ def test_the_mixing_preset_differs_from_the_smooth_one_in_ways_up_and_down_alone
     assert mixing.is_smooth
     plain = dataclasses.replace(mixing, aggregation="mean", dissemination="broadcast", update="add")
     assert plain == MCGM.smooth(levels=2)
-    assert MCGM.mixing(update="add") == MCGM.smooth(aggregation="attention", dissemination="mixing")
+    added = MCGM.mixing(dissemination="mixing", update="add")
+    assert added == MCGM.smooth(aggregation="attention", dissemination="mixing")
 
 
 def test_the_random_preset_differs_from_the_paper_in_the_rules_alone():

@@ -49,5 +49,31 @@ class Mixing(nn.Module):
         return self.output(silu(self.norm(mixed)))
 
 
-DISSEMINATIONS: dict[str, type[Broadcast] | type[Mixing]] = {"broadcast": Broadcast, "mixing": Mixing}
+class Gating(Mixing):
+    """As `Mixing`, and what an atom takes up of its clusters is multiplied by what it asks for. Ours.
+
+    O silu(LN(A h_i + (1 + G h_i) * sum_k p_ik C h_k)), element by element.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.gate = nn.Linear(channels, channels, bias=False)
+
+    def forward(
+        self,
+        atoms: Float[Tensor, "atom channel"],
+        clusters: Float[Tensor, "cluster channel"],
+        assignment: Assignment,
+    ) -> Float[Tensor, "atom channel"]:
+        """What the atoms take up."""
+        known = assignment.broadcast(self.cluster(clusters))
+        mixed = self.atom(atoms) + known + self.gate(atoms) * known
+        return self.output(silu(self.norm(mixed)))
+
+
+DISSEMINATIONS: dict[str, type[Broadcast] | type[Mixing]] = {
+    "broadcast": Broadcast,
+    "mixing": Mixing,
+    "gating": Gating,
+}
 """By the name that specifications use."""

@@ -43,8 +43,8 @@ class MCGM(LongRangeSpec):
             (paper). `None`: embedded with scope "system"; which molecule has the charge, nobody says.
         aggregation: "mean" of the members (paper) or "attention": weighted by themselves, in each channel.
         dissemination: "broadcast": every member receives its cluster's features (paper); "mixing": what an atom takes
-            up depends on its own.
-        update: "add": to the features of the atoms (paper); "replace": in their place, which needs "mixing".
+            up depends on its own, through a layer; "gating": and by factors.
+        update: "add": to the features of the atoms (paper); "replace": in their place, not with "broadcast".
     """
 
     levels: int = 3
@@ -56,7 +56,7 @@ class MCGM(LongRangeSpec):
     energy_per: Literal["atom", "cluster"] = "atom"
     total_charge: Literal["embedded", "ignored"] | None = None
     aggregation: Literal["mean", "attention"] = "mean"
-    dissemination: Literal["broadcast", "mixing"] = "broadcast"
+    dissemination: Literal["broadcast", "mixing", "gating"] = "broadcast"
     update: Literal["add", "replace"] = "add"
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class MCGM(LongRangeSpec):
         if self.update == "replace" and self.dissemination == "broadcast":
             raise ConfigError(
                 "update='replace' with dissemination='broadcast' would make all atoms of a cluster alike; required: "
-                "dissemination='mixing', or update='add'."
+                "dissemination='gating' or 'mixing', or update='add'."
             )
         if self.clusterers is None:
             sizes = [max(1, int(EXPECTED_ELEMENTS / self.reduction**level)) for level in range(1, self.levels)]
@@ -135,9 +135,9 @@ class MCGM(LongRangeSpec):
 
     @classmethod
     def mixing(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
-        """As `smooth`, with attention in aggregation; layers on each atom mix in what its clusters know, and what they
-        give takes the place of its features."""
-        settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "mixing", "update": "replace"}
+        """As `smooth`, with attention in aggregation; layers and gates on each atom mix in what its clusters know, and
+        what they give takes the place of its features."""
+        settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "gating", "update": "replace"}
         settings |= options
         return cls(levels=levels, reduction=reduction, **settings)
 
