@@ -115,8 +115,7 @@ class PaiNN(Backbone):
     Chosen because the published equations are complete without them; parameter counts agree within 0.1 %. The cutoff is
     a polynomial envelope with three vanishing derivatives (`envelope="cosine"` gives the published one).
     Norms are sqrt(|V v|² + softness²): without it they have a kink where symmetry makes a vector vanish, and forces
-    jump there. Vectors pass zero in any dynamics, and what is rounded off within less than a step costs energy: at
-    0.03 the drift is a hundred times that at 0.1.
+    jump there. Vectors pass near zero in any dynamics, and what bends within less than a step lets the energy drift.
     """
 
     def __init__(
