@@ -35,6 +35,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "none": NoLongRange,
     "mcgm": MCGM.smooth,
     "mcgm_mixing": MCGM.mixing,
+    "mcgm_alone": MCGM.alone,
     "mcgm_paper": MCGM.paper,
     "mcgm_random": MCGM.random,
     "mcgm_kmeans": MCGM.kmeans,

@@ -22,6 +22,7 @@ BLOCKS = [
     MCGM.smooth(dissemination="mixing"),
     MCGM.paper(aggregation="attention", dissemination="mixing"),
     MCGM.mixing(),
+    MCGM.alone(),
     GlobalMean(),
     ElementMean(),
 ]
@@ -273,3 +274,14 @@ def test_an_energy_per_atom_doubles_for_a_double_system_and_one_per_cluster_does
         double = [torch.cat([scalars, scalars]) for scalars in single]
         ratio = run(module, two, double)[1].energy.sum() / run(module, one, single)[1].energy.sum()
         torch.testing.assert_close(ratio.item(), factor)
+
+
+@pytest.mark.parametrize("block", [MCGM.alone(), MCGM.mixing(levels=1)], ids=["alone", "by element"])
+def test_alone_no_atom_learns_of_another_one(block):
+    module, batch = make(block), make_batch(("CH3SH",))
+    layers = features(batch)
+    layers[0].requires_grad_()
+    updates = run(module, batch, layers)[0]
+    gradient = torch.autograd.grad(updates[0][0].square().sum(), layers[0])[0]
+    others = gradient[1:].abs().max()
+    assert (others == 0) == (block == MCGM.alone())

@@ -133,6 +133,25 @@ class Everything(Clusterer):
 
 
 @dataclass(frozen=True)
+class ByAtom(Clusterer):
+    """Every node a cluster by itself: nothing is exchanged, the control that has all else in common."""
+
+    is_smooth = True
+
+    def layout(self, members: Nodes) -> Nodes:
+        """The same nodes."""
+        return Nodes.grouped(members.group, members.groups, members.kind)
+
+    def known(self, members: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
+        """All of it."""
+        return Assignment.hard(torch.arange(members.total, device=members.group.device), clusters.total, dtype)
+
+    def build(self, channels: int) -> ClusterModule:
+        """No parameters."""
+        return _Known()
+
+
+@dataclass(frozen=True)
 class KMeansPlusPlus(Clusterer):
     """K-means++ on the current features, max(1, floor(n / reduction)) clusters per group (paper, levels above 1).
 
@@ -278,6 +297,7 @@ class _SoftMembership(ClusterModule):
 
 
 CLUSTERERS: dict[str, type[Clusterer]] = {
+    "by_atom": ByAtom,
     "by_element": ByElement,
     "everything": Everything,
     "kmeans++": KMeansPlusPlus,

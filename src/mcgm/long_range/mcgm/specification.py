@@ -9,7 +9,7 @@ from mcgm.activations import ACTIVATIONS
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.aggregation import AGGREGATIONS
-from mcgm.long_range.mcgm.clusterers import ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
+from mcgm.long_range.mcgm.clusterers import ByAtom, ByElement, Clusterer, KMeansPlusPlus, Prototypes, Random
 from mcgm.long_range.mcgm.dissemination import DISSEMINATIONS
 from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.hierarchy import WEIGHTINGS, Hierarchy
@@ -140,6 +140,12 @@ class MCGM(LongRangeSpec):
         settings: dict[str, Any] = {"aggregation": "attention", "dissemination": "gating", "update": "replace"}
         settings |= options
         return cls(levels=levels, reduction=reduction, **settings)
+
+    @classmethod
+    def alone(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
+        """A control: as `mixing`, with every atom a cluster by itself. The same layers, and no exchange."""
+        rules = tuple(ByAtom() for _ in range(levels))
+        return replace(cls.mixing(levels=levels, reduction=reduction, **options), clusterers=rules)
 
     @classmethod
     def paper(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
