@@ -147,7 +147,7 @@ def training() -> str:
 
 
 def profiles() -> str:
-    """Shares of kinds of operations in a step, now, and the times of an earlier commit."""
+    """Shares of kinds of operations in a step, at an earlier commit and now."""
     now, before = (
         json.loads((RESULTS / f"profile_paper_{name}.json").read_text(encoding="utf-8")) for name in ("now", "before")
     )
@@ -160,18 +160,22 @@ def profiles() -> str:
                 old = before[backbone][block][task]
                 if not lines:
                     kinds = [kind for kind in found if kind != "operations"]
-                    lines = [
-                        f"| | before, ms | now, ms | {', % | '.join(kinds)}, % | operations before | now |",
-                        "|---|---:|---:|" + "---:|" * (len(kinds) + 2),
-                    ]
-                total, total_before = (sum(each.get(kind, 0.0) for kind in kinds) for each in (found, old))
-                cells = " | ".join(f"{100 * found.get(kind, 0.0) / total:.0f}" for kind in kinds)
+                    lines = [f"| | {', % | '.join(kinds)}, % | operations |", "|---|" + "---:|" * (len(kinds) + 1)]
+                shares = " | ".join(f"{_share(old, kind)} → {_share(found, kind)}" for kind in kinds)
                 what = f"{backbone}, `{block}`, {task.removesuffix(', ms')}"
-                operations = f"{old['operations']:,.0f} | {found['operations']:,.0f}"
-                lines.append(f"| {what} | {total_before:,.0f} | {total:,.0f} | {cells} | {operations} |")
+                lines.append(f"| {what} | {shares} | {old['operations']:,.0f} → {found['operations']:,.0f} |")
     return "\n".join(
-        [*lines, "", f"{question}. Before: commit {earlier['commit']}. `{made['command']}`, `{earlier['command']}`."]
+        [
+            *lines,
+            "",
+            f"{question}: shares of the time, commit {earlier['commit']} → {made['commit']}. `{earlier['command']}`, "
+            f"`{made['command']}`.",
+        ]
     )
+
+
+def _share(found: dict[str, float], kind: str) -> str:
+    return f"{100 * found.get(kind, 0.0) / sum(value for name, value in found.items() if name != 'operations'):.0f}"
 
 
 def clustering() -> str:
