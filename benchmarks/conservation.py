@@ -27,11 +27,10 @@ from typing import Any
 import torch
 import trust
 from scipy import stats
-from side_by_side import RESULTS
+from side_by_side import RESULTS, write
 
 from mcgm import Potential, load
 from mcgm.compiled import CompiledPotential
-from mcgm.files import replacing
 from mcgm.memory import keep_freed_memory
 from mcgm.provenance import provenance
 from mcgm.testing import drift_at_rest, path_scan, zoo
@@ -179,13 +178,6 @@ def fresh(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, folder / f"{backbone}-{block}-fresh" / "model.safetensors"
 
 
-def store(target: Path, record: dict[str, Any]) -> None:
-    """Write a record, whole or not at all."""
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     """Measure what has no figures yet; 1 where row 8 does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,11 +198,11 @@ def main() -> int:
         potential = load(model).double().eval().requires_grad_(False)
         if "jumps" not in record:
             record["jumps"] = measure_jumps(potential)
-            store(target, record)
+            write(target, record)
         for seed in sorted(set(range(options.velocities)) - {run["seed"] for run in record["drifts"]}):
             drift = measure_drift(potential, seed, options.ps)
             record["drifts"].append(drift)
-            store(target, record)
+            write(target, record)
             print(f"{name}, {seed}: {drift['mev_per_atom_ps']:.1e} meV/atom/ps, held={drift['held']}", flush=True)
     broken = [f"{name}, {weights}" for name, weights, *records in pairs() if not Pair.of(*records).kept]
     print("\n".join(f"{name}: row 8 does not hold" for name in broken) or "Row 8 holds.")

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from electrostatics_curves import chain_profile, lode_curves
 from electrostatics_figure import draw
-from side_by_side import RESULTS
+from side_by_side import RESULTS, write
 
 from mcgm import Potential, load
 from mcgm.data import Dataset
-from mcgm.files import replacing
 from mcgm.provenance import provenance
 from mcgm.report.result import RunResult, read_results
 from mcgm.training.cell import cell_name
@@ -96,8 +95,7 @@ def run(comparison: Path) -> None:
         if finished(path, result.config):
             continue
         figures = measure(comparison, result)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write(path, figures)
         shown = {key: round(value, 3) for key, value in figures["errors"].items()}
         print(comparison.name, result.variant, result.seed, shown, flush=True)
 

@@ -5,7 +5,9 @@ Its packages are installed aside (`make bench`), because they pin versions of th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,20 +24,9 @@ def parameters(network: nn.Module) -> int:
 
 def nearest(count: int, elements: Collection[int], cutoff: float) -> nn.Module:
     """Two layers of scalars and vectors, correlation order 3, as wide as comes nearest to `count` parameters."""
-    return min(
-        (_network(width, sorted(elements), cutoff) for width in _bracket(count, elements, cutoff)),
-        key=lambda network: abs(parameters(network) - count),
-    )
-
-
-def _bracket(count: int, elements: Collection[int], cutoff: float) -> list[int]:
-    """The widest network that is not larger, and the next."""
-    low, high = 0, len(WIDTHS) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        larger = parameters(_network(WIDTHS[middle], sorted(elements), cutoff)) > count
-        low, high = (low, middle) if larger else (middle, high)
-    return [WIDTHS[low], WIDTHS[high]]
+    made = cache(lambda width: _network(width, sorted(elements), cutoff))
+    place = bisect_left(WIDTHS, count, key=lambda width: parameters(made(width)))
+    return min(map(made, WIDTHS[max(0, place - 1) : place + 1]), key=lambda network: abs(parameters(network) - count))
 
 
 def _network(width: int, elements: list[int], cutoff: float) -> nn.Module:

@@ -59,7 +59,12 @@ def ratio(times: dict[str, list[float]], numerator: str, denominator: str) -> di
 
 def store(name: str, figures: dict[str, Any]) -> None:
     """Print the figures, and write them with command, commit and machine to `benchmarks/results`."""
-    record = figures | {"provenance": provenance(["python", *sys.argv])}
-    with replacing(RESULTS / f"{name}.json") as path:
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(RESULTS / f"{name}.json", figures | {"provenance": provenance(["python", *sys.argv])})
     print(json.dumps(figures, indent=1, ensure_ascii=False))
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """A record as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from side_by_side import write
 
 from mcgm.data import Dataset
-from mcgm.files import replacing
 from mcgm.provenance import provenance
 from mcgm.registry import build
 from mcgm.suites import SUITES, suite_recipe
@@ -94,8 +94,7 @@ def measure(suite: str, rounds: int) -> None:
             "variants": found,
             "provenance": provenance(["python", *sys.argv]),
         }
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write(path, record)
 
 
 def figures(suite: str, cell: TrainConfig, label: str, molecules: Dataset, rounds: int) -> dict[str, float | str]:

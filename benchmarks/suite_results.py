@@ -55,7 +55,7 @@ def section(suite: str, folder: Path) -> str:
         "",
         markdown_table(shown).rstrip(),
         "",
-        " ".join([*notes(results), f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}."]),
+        " ".join([*notes(results), f"{_commands(results)}; {first.machine['cpu']}."]),
     ]
     if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
@@ -74,6 +74,15 @@ def section(suite: str, folder: Path) -> str:
             f"![Errors beside the local network over the number of atoms](comparison/{folder.name}-sizes.svg)",
         ]
     return "\n".join(lines)
+
+
+def _commands(results: Sequence[RunResult]) -> str:
+    """What made the results, each command with the commits that it ran at."""
+    made: dict[str, list[str]] = {}
+    for result in results:
+        if result.commit not in made.setdefault(result.command, []):
+            made[result.command].append(result.commit)
+    return "; ".join(f"`{command}`, commit {' and '.join(commits)}" for command, commits in made.items())
 
 
 def draw() -> None:

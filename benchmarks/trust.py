@@ -1,6 +1,7 @@
 """Does every promise hold, for every backbone, with and without MCGM, on fresh and on trained weights?
 
     python benchmarks/trust.py runs/trust            check what has no figures yet; models are kept in the folder
+    python benchmarks/trust.py runs/trust --again 3  measure these rows of all models anew, with the present effort
     python benchmarks/trust.py --write               write the tables of docs/trust.md from the figures alone
 
 One JSON per model in benchmarks/results/trust. Each is checked in float64, and in float32 where precision matters.
@@ -9,16 +10,18 @@ One JSON per model in benchmarks/results/trust. Each is checked in float64, and 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import RESULTS
+from side_by_side import RESULTS, write
 
 from mcgm import Batch, Potential, load
 from mcgm.files import replacing
@@ -46,7 +49,7 @@ WEIGHTS = ("fresh", "trained")
 ORDER = ("mcgm", "none", "mcgm_paper")
 """Of measuring, over all backbones: what matters most first, for who stops early."""
 
-SHORT = Effort(copies=(2, 16), coordinates=24, path_steps=200, dynamics_ps=0.5)
+SHORT = Effort(copies=(2, 64), coordinates=24, path_steps=200, dynamics_ps=0.5)
 """What two busy cores measure for thirty models in an evening."""
 
 PRECISE = (1, 2, 3, 4, 10, 12)
@@ -102,6 +105,22 @@ def measure(backbone: str, block: str, weights: str, folder: Path, effort: Effor
         "float32": single.plain(),
         "provenance": provenance(["python", *sys.argv]),
     }
+
+
+def measured_again(record: dict[str, Any], rows: Sequence[int], folder: Path, effort: Effort) -> dict[str, Any]:
+    """The record with other figures of some rows."""
+    potential = model(record["backbone"], record["block"], record["weights"], folder)
+    merged = dict(record)
+    for precision, wanted in (("float32", [row for row in rows if row in PRECISE]), ("float64", rows)):
+        found = validate_potential(potential, effort=effort, rows=wanted).plain() if wanted else {"rows": []}
+        both = [row for row in record[precision]["rows"] if row["number"] not in rows] + found["rows"]
+        merged[precision] = record[precision] | {
+            "passed": all(row["verdict"] not in ("FAILED", "error") for row in both),
+            "effort": dataclasses.asdict(effort),
+            "rows": sorted(both, key=lambda row: row["number"]),
+        }
+        potential = potential.double()
+    return merged | {"again": {"rows": list(rows)} | provenance(["python", *sys.argv])}
 
 
 def tables() -> str:
@@ -220,6 +239,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="where models are kept")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument("--again", nargs="+", type=int, metavar="ROW", help="rows of stored figures to measure anew")
     parser.add_argument("--full", action="store_true", help="2,000 steps and 20 ps; hours for the larger networks")
     parser.add_argument("--write", action="store_true", help="write the tables of docs/trust.md")
     parser.add_argument("--check", action="store_true", help="exit with 1 where docs/trust.md differs")
@@ -227,13 +247,17 @@ def main() -> int:
     if options.folder is not None:
         torch.set_num_threads(1)
         keep_freed_memory()
+        effort = FULL if options.full else SHORT
         for weights, block, backbone in product(reversed(WEIGHTS), ORDER, options.backbones):
             path = FIGURES / f"{backbone}-{block}-{weights}.json"
-            if path.exists():
+            if not path.exists():
+                record = measure(backbone, block, weights, options.folder, effort)
+            elif options.again:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                record = measured_again(stored, options.again, options.folder, effort)
+            else:
                 continue
-            record = measure(backbone, block, weights, options.folder, FULL if options.full else SHORT)
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write(path, record)
             print(path.name, _verdict(record), flush=True)
     old = DOCUMENT.read_text(encoding="utf-8")
     new = filled(old)

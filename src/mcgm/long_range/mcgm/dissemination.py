@@ -45,8 +45,14 @@ class Mixing(nn.Module):
         assignment: Assignment,
     ) -> Float[Tensor, "atom channel"]:
         """What the atoms take up."""
-        mixed = self.atom(atoms) + assignment.broadcast(self.cluster(clusters))
-        return self.output(silu(self.norm(mixed)))
+        known = assignment.broadcast(self.cluster(clusters))
+        return self.output(silu(self.norm(self.atom(atoms) + self.asked(atoms, known))))
+
+    def asked(
+        self, atoms: Float[Tensor, "atom channel"], known: Float[Tensor, "atom channel"]
+    ) -> Float[Tensor, "atom channel"]:
+        """What each atom wants of what its clusters know: all of it."""
+        return known
 
 
 class Gating(Mixing):
@@ -59,16 +65,11 @@ class Gating(Mixing):
         super().__init__(channels)
         self.gate = nn.Linear(channels, channels, bias=False)
 
-    def forward(
-        self,
-        atoms: Float[Tensor, "atom channel"],
-        clusters: Float[Tensor, "cluster channel"],
-        assignment: Assignment,
+    def asked(
+        self, atoms: Float[Tensor, "atom channel"], known: Float[Tensor, "atom channel"]
     ) -> Float[Tensor, "atom channel"]:
-        """What the atoms take up."""
-        known = assignment.broadcast(self.cluster(clusters))
-        mixed = self.atom(atoms) + known + self.gate(atoms) * known
-        return self.output(silu(self.norm(mixed)))
+        """Each channel times its gate."""
+        return known + self.gate(atoms) * known
 
 
 DISSEMINATIONS: dict[str, type[Broadcast] | type[Mixing]] = {
