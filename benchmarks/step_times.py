@@ -13,11 +13,10 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from side_by_side import write
+from side_by_side import RESULTS, write
 
 from mcgm.data import Dataset
 from mcgm.provenance import provenance
@@ -30,7 +29,6 @@ from mcgm.training.loss import loss_terms
 from mcgm.training.recipe import to_config
 from mcgm.training.widening import widened
 
-RESULTS = Path(__file__).parent / "results"
 ATOMS = (36, 46)
 """Fewest and most atoms of the molecules: around the 41 of OE62 and the 45 of AQM."""
 

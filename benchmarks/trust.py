@@ -212,9 +212,10 @@ def _conditions(record: dict[str, Any]) -> str:
     figures = record["float64"]
     effort = Effort(**{**figures["effort"], "copies": tuple(figures["effort"]["copies"])})
     left_out = f" Left out, for want of training data: {', '.join(figures['left_out'])}." if figures["left_out"] else ""
-    return (
-        f"{effort}. Structures: {', '.join(figures['structures'])}.{left_out} Commit {record['provenance']['commit']}."
-    )
+    commits = f"Commit {record['provenance']['commit']}"
+    if "again" in record:
+        commits += f", row {' and '.join(map(str, record['again']['rows']))}: {record['again']['commit']}"
+    return f"{effort}. Structures: {', '.join(figures['structures'])}.{left_out} {commits}."
 
 
 def _notes(records: dict[tuple[str, str], dict[str, Any]]) -> str:
