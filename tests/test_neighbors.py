@@ -180,6 +180,22 @@ def test_both_searches_of_open_molecules_agree():
     assert set(listed_pairs(find_neighbors([large], 4.0))) == slow_pairs(large, 4.0)
 
 
+@pytest.mark.parametrize("far", [0, 3, 100_000], ids=["inside", "near", "too far for one number a pair"])
+@pytest.mark.parametrize(("cell", "pbc"), [(ORTHOGONAL, FULL), (SKEWED, FULL), (ORTHOGONAL, (True, True, False))])
+def test_atoms_in_other_cells_have_the_same_pairs_in_the_same_order(cell, pbc, far):
+    """By target, source and image; the images count what was moved."""
+    structure = random_structure(20, cell, pbc, seed=3)
+    cells = np.random.default_rng(0).integers(-far, far + 1, (20, 3)) * np.array(pbc)
+    moved = Structure(numbers=structure.numbers, positions=structure.positions + cells @ cell, cell=cell, pbc=pbc)
+    expected = [
+        (i, j, *(np.array(image) + cells[i] - cells[j]))
+        for i, j, *image in listed_pairs(find_neighbors([structure], 5.0))
+    ]
+    neighbors = find_neighbors([moved], 5.0)
+    assert listed_pairs(neighbors) == sorted(expected)
+    assert neighbors.crossing.tolist() == [k for k, (_, _, *image) in enumerate(sorted(expected)) if any(image)]
+
+
 def test_edges_hold_both_directions_and_point_from_target_to_source():
     structure = random_structure(6, SKEWED, FULL, 7, spread=4.0)
     batch = Batch.from_structures([structure], cutoff=5.0, dtype=torch.float64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from ase.geometry import minkowski_reduce
+from ase.geometry import complete_cell, minkowski_reduce
 from jaxtyping import Float, Int
 
 from mcgm.errors import StructureError
@@ -20,19 +21,44 @@ FEW_NEIGHBORS = 1000
 FARTHEST = 1e7
 """Å; a float64 resolves 2e-9 Å there."""
 
+MOST_BOXES = 1_000_000
+"""Boxes whose atoms are counted."""
+
 SAMPLED = 8
 """Atoms whose neighbours are counted to estimate those of all."""
 
 
-def reduced_cell(structure: Structure) -> tuple[Float[np.ndarray, "3 3"], Int[np.ndarray, "3 3"]]:
-    """Cell of the same lattice with the shortest vectors (Å), zeros along open axes; and the integers that make it.
+class Lattice(NamedTuple):
+    """The shortest vectors of a structure's lattice, as rows of `cell` (Å), zeros along open axes.
 
-    A skewed cell may have vectors a thousand times longer than its lattice needs; searching it takes as much longer.
+    `cell` is `operation` times the structure's own; `inverse` gives places in it; `height` (Å) is the distance between
+    opposite faces, infinite along open axes. A skewed cell may have vectors a thousand times longer than its lattice
+    needs; searching it takes as much longer.
     Source: Minkowski reduction, Nguyen & Stehlé, doi:10.1145/1597036.1597050 (in ASE).
-
-    Raises:
-        StructureError: the vectors are parallel to working precision.
     """
+
+    cell: Float[np.ndarray, "3 3"]
+    operation: Int[np.ndarray, "3 3"]
+    inverse: Float[np.ndarray, "3 3"]
+    height: Float[np.ndarray, "3"]
+
+    @classmethod
+    def of(cls, structure: Structure) -> Lattice:
+        """Of a structure, periodic along any number of axes.
+
+        Raises:
+            StructureError: the vectors are parallel to working precision.
+        """
+        cell, operation = _reduced(structure)
+        height = np.full(3, np.inf)
+        inverse = np.zeros((3, 3))
+        if structure.pbc.any():
+            inverse = np.linalg.pinv(cell) * structure.pbc  # exactly no place along open axes
+            height[structure.pbc] = 1 / np.linalg.norm(inverse[:, structure.pbc], axis=0)
+        return cls(cell, operation, inverse, height)
+
+
+def _reduced(structure: Structure) -> tuple[Float[np.ndarray, "3 3"], Int[np.ndarray, "3 3"]]:
     cell = np.where(structure.pbc[:, None], structure.cell, 0.0)
     if structure.pbc.sum() < 2:
         return cell, np.eye(3, dtype=np.int64)
@@ -46,21 +72,14 @@ def reduced_cell(structure: Structure) -> tuple[Float[np.ndarray, "3 3"], Int[np
     return np.where(structure.pbc[:, None], reduced, 0.0), np.asarray(operation, dtype=np.int64)
 
 
-def heights(cell: Float[np.ndarray, "3 3"], pbc: np.ndarray) -> Float[np.ndarray, "3"]:
-    """Distance (Å) between opposite faces along each periodic axis; infinite along open ones."""
-    length = np.full(3, np.inf)
-    length[pbc] = 1 / np.linalg.norm(np.linalg.pinv(cell[pbc]), axis=0)
-    return length
-
-
 def translations(reach: Int[np.ndarray, "3"]) -> Int[np.ndarray, "image 3"]:
     """All combinations of -reach..reach along the three axes."""
     axes = [np.arange(-int(k), int(k) + 1) for k in reach]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def refuse_coarse(structure: Structure, cell: Float[np.ndarray, "3 3"], image: Int[np.ndarray, "edge 3"]) -> None:
-    """Refuse images so many cell vectors away that float64 does not resolve where they are; `cell` is the reduced one.
+def refuse_coarse(structure: Structure, lattice: Lattice, image: Int[np.ndarray, "edge 3"]) -> None:
+    """Refuse images so many cell vectors away that float64 does not resolve where they are.
 
     Raises:
         StructureError: some image is more than `FARTHEST` Å away along the vectors of the structure's own cell.
@@ -70,27 +89,27 @@ def refuse_coarse(structure: Structure, cell: Float[np.ndarray, "3 3"], image: I
         raise StructureError(
             f"{structure}: its neighbours are sums of cell vectors {reach:.1g} Å long, which rounds them by "
             f"{reach * np.finfo(np.float64).eps:.1g} Å; required: at most {FARTHEST:g} Å. The same lattice has shorter "
-            f"vectors: {cell.round(6).tolist()}. Give those, and wrap the atoms into that cell."
+            f"vectors: {lattice.cell.round(6).tolist()}. Give those, and wrap the atoms into that cell."
         )
 
 
-def refuse_dense(structure: Structure, cell: Float[np.ndarray, "3 3"], cutoff: float) -> None:
+def refuse_dense(structure: Structure, lattice: Lattice, cutoff: float) -> None:
     """Refuse a structure with more neighbours within the cutoff (Å) than any material: they would fill the memory.
 
-    `cell` is the reduced one. The count is that of `SAMPLED` atoms, exact up to `FEW_NEIGHBORS` atoms and images.
+    The count is that of `SAMPLED` atoms, exact up to `FEW_NEIGHBORS` atoms and images.
 
     Raises:
         StructureError: more than `FEW_NEIGHBORS`, and denser than `DENSEST`.
     """
     most = max(FEW_NEIGHBORS, DENSEST * 4 / 3 * math.pi * cutoff**3)
-    reach = np.floor(cutoff / heights(cell, structure.pbc) + 0.5)
+    reach = np.floor(cutoff / lattice.height + 0.5)
     images = float(np.prod(2 * reach + 1))
-    if len(structure) * images <= most:
+    if len(structure) * images <= most or _most_neighbors(structure, lattice, cutoff) <= most:
         return
     if images > 16 * most:  # too many to list; a ball fills about half of the block that holds it
         mean = images / 2 * len(structure)
     else:
-        mean = _sampled_neighbors(structure, cell, cutoff, translations(reach) @ cell)
+        mean = _sampled_neighbors(structure, lattice, cutoff, translations(reach) @ lattice.cell)
     if mean > most:
         raise StructureError(
             f"{structure}: about {mean:,.0f} neighbours per atom within {cutoff:g} Å, {mean * len(structure):,.0f} in "
@@ -100,16 +119,38 @@ def refuse_dense(structure: Structure, cell: Float[np.ndarray, "3 3"], cutoff: f
         )
 
 
+def _most_neighbors(structure: Structure, lattice: Lattice, cutoff: float) -> float:
+    """A bound from boxes at least as wide as the cutoff: no atom has more neighbours than the fullest box and those
+    around it could hold. Infinite where atoms are spread over too many boxes."""
+    periodic = structure.pbc
+    boxes = np.maximum(np.floor(lattice.height / cutoff), 1.0)
+    place = structure.positions.T.copy()
+    if periodic.any():
+        place = np.linalg.inv(complete_cell(lattice.cell)).T @ place
+    index, shape, reach = np.zeros(len(structure)), [], 1.0
+    for axis in range(3):
+        if periodic[axis]:
+            along = np.floor((place[axis] - np.floor(place[axis])) * boxes[axis])
+            reach *= 2 * math.ceil(cutoff * boxes[axis] / lattice.height[axis]) + 1
+        else:
+            along = np.floor((place[axis] - place[axis].min()) / cutoff)
+            reach *= 3
+        shape.append(float(along.max()) + 1)
+        index = index * shape[-1] + along
+    if math.prod(shape) > MOST_BOXES:
+        return math.inf
+    return float(np.bincount(index.astype(np.int64)).max() * reach)
+
+
 def _sampled_neighbors(
-    structure: Structure, cell: Float[np.ndarray, "3 3"], cutoff: float, shifts: Float[np.ndarray, "image 3"]
+    structure: Structure, lattice: Lattice, cutoff: float, shifts: Float[np.ndarray, "image 3"]
 ) -> float:
     """Mean number of neighbours of a few atoms, by their distances to all images of all atoms."""
-    inverse = np.linalg.pinv(cell)
     chosen = np.unique(np.linspace(0, len(structure) - 1, SAMPLED).astype(int))
     count = 0
     for atom in chosen:
         vector = structure.positions - structure.positions[atom]
-        vector = vector - np.round(vector @ inverse) @ cell
+        vector = vector - np.round(vector @ lattice.inverse) @ lattice.cell
         for some in np.array_split(shifts, math.ceil(len(vector) * len(shifts) / 1e6)):
             moved = vector[:, None] + some
             count += int((np.einsum("aix,aix->ai", moved, moved) < cutoff**2).sum())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from mcgm.errors import StructureError
-from mcgm.lattice import heights, reduced_cell, refuse_coarse, refuse_dense, translations
+from mcgm.lattice import Lattice, refuse_coarse, refuse_dense, translations
+from mcgm.ordered_pairs import Pairs, both_directions
 from mcgm.segments import take
 from mcgm.structure import Structure
 
@@ -52,14 +53,6 @@ class Edges:
     length: Float[Tensor, "edge"]
 
 
-class Pairs(NamedTuple):
-    """Pairs of one or more structures as arrays, with atoms numbered through."""
-
-    target: np.ndarray
-    source: np.ndarray
-    image: np.ndarray
-
-
 def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
     """All pairs closer than the cutoff (Å) in each structure, atoms numbered through the batch.
 
@@ -68,47 +61,52 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
             material (see `mcgm.lattice.refuse_dense`); the latter is found before any pair is stored.
     """
     offsets = np.cumsum([0, *(len(structure) for structure in structures)])
-    small = [k for k, s in enumerate(structures) if not s.pbc.any() and len(s) <= DENSE_UP_TO]
-    large = [k for k in range(len(structures)) if k not in set(small)]
-    parts = [_search_cells(structures[k], cutoff, offsets[k]) for k in large]
-    if small:
+    dense = [len(structure) <= DENSE_UP_TO and not structure.pbc.any() for structure in structures]
+    large = [k for k, small in enumerate(dense) if not small]
+    parts = [_search_cells(structures[k], cutoff).shifted(offsets[k]) for k in large]
+    if any(dense):
+        small = [k for k, together in enumerate(dense) if together]
         parts.append(_search_dense([structures[k] for k in small], cutoff, offsets[:-1][small]))
-    if len(parts) == 1:
-        target, source, image = parts[0]
-    else:
-        target, source, image = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        order = np.argsort(target, kind="stable")
-        target, source, image = target[order], source[order], image[order]
-    crossing = np.flatnonzero(image[:, 0] | image[:, 1] | image[:, 2]) if large else np.zeros(0, dtype=np.int64)
-    return Neighbors(*(torch.from_numpy(array) for array in (source, target, image, crossing)))
+    pairs = parts[0] if len(parts) == 1 else Pairs.joined(parts)
+    return Neighbors(*(torch.from_numpy(array) for array in (pairs.source, pairs.target, pairs.image, pairs.crossing)))
 
 
-def _search_cells(structure: Structure, cutoff: float, offset: int) -> Pairs:
-    cell, operation = reduced_cell(structure)
-    _refuse_short_vectors(structure, cell)
-    refuse_dense(structure, cell, cutoff)
-    # vesin 0.6 takes forever where atoms of a slab are many cells apart, as after dynamics
-    wraps = np.floor(structure.positions @ np.linalg.pinv(cell)).astype(np.int64) * structure.pbc
-    inside = structure.positions - wraps @ cell
-    length = heights(cell, structure.pbc)
-    span = np.ptp(inside, axis=0)
-    extent = np.where(structure.pbc, length, np.linalg.norm(span)) if structure.pbc.any() else span
-    boxes = np.maximum(extent / cutoff, 1.0)
-    if np.prod(boxes) > MOST_BOXES or (structure.pbc.any() and np.prod(boxes[~structure.pbc]) > MOST_OPEN_BOXES):
-        shifts = translations(np.floor(cutoff / length) + structure.pbc)
-        (i, j, image), distance = _search_images(inside, cell, shifts, cutoff)
+def _search_cells(structure: Structure, cutoff: float) -> Pairs:
+    lattice = Lattice.of(structure)
+    _refuse_short_vectors(structure, lattice.cell)
+    refuse_dense(structure, lattice, cutoff)
+    inside, wraps = _wrapped(structure, lattice)
+    if _needs_many_boxes(inside, lattice.height, cutoff):
+        shifts = translations(np.floor(cutoff / lattice.height) + structure.pbc)
+        i, j, image, distance = _search_images(inside, lattice.cell, shifts, cutoff)
     else:
-        search = vesin.NeighborList(cutoff=cutoff, full_list=True)  # sorting is quicker below
-        i, j, image, distance = search.compute(inside, cell, structure.pbc, "ijSd")
+        search = vesin.NeighborList(cutoff=cutoff, full_list=False)  # the other half, and the order, are quicker below
+        both, image, distance = search.compute(inside, lattice.cell, structure.pbc, "PSd", copy=False)
+        i, j = both.view(np.int64).T
     _refuse_overlaps(structure, i, j, distance)
-    i, j, image = i.astype(np.int64), j.astype(np.int64), image.astype(np.int64)
-    if wraps.any():
-        image = image + wraps[i] - wraps[j]
-    if not np.array_equal(operation, np.eye(3)):
-        image = image @ operation
-    i, j, image = _canonical(i, j, image, len(structure))
-    refuse_coarse(structure, cell, image)
-    return Pairs(i + offset, j + offset, image)
+    reach = math.ceil((cutoff / lattice.height).max()) + 1 if structure.pbc.any() else 0  # one more by rounding
+    pairs = both_directions(i, j, image, reach, wraps, lattice.operation)
+    refuse_coarse(structure, lattice, pairs.image[pairs.crossing])
+    return pairs
+
+
+def _wrapped(structure: Structure, lattice: Lattice) -> tuple[Float[np.ndarray, "atom 3"], Int[np.ndarray, "atom 3"]]:
+    """Positions (Å) inside the cell, and how many cell vectors each was outside.
+
+    vesin 0.6 takes forever where atoms of a slab are many cells apart, as after dynamics.
+    """
+    if not structure.pbc.any():
+        return structure.positions, np.zeros((len(structure), 3), dtype=np.int64)
+    wraps = np.floor(structure.positions @ lattice.inverse).astype(np.int64)
+    return structure.positions - wraps @ lattice.cell, wraps
+
+
+def _needs_many_boxes(inside: Float[np.ndarray, "atom 3"], height: Float[np.ndarray, "3"], cutoff: float) -> bool:
+    span = np.ptp(inside.T.copy(), axis=1)
+    periodic = np.isfinite(height)
+    extent = np.where(periodic, height, np.linalg.norm(span)) if periodic.any() else span
+    boxes = np.maximum(extent / cutoff, 1.0)
+    return bool(boxes.prod() > MOST_BOXES or (periodic.any() and boxes[~periodic].prod() > MOST_OPEN_BOXES))
 
 
 def _search_images(
@@ -116,51 +114,43 @@ def _search_images(
     cell: Float[np.ndarray, "3 3"],
     shifts: Int[np.ndarray, "image 3"],
     cutoff: float,
-) -> tuple[Pairs, Float[np.ndarray, "edge"]]:
-    """By a tree over atoms and their images: slower than boxes, but free space costs nothing."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Each pair once, by a tree over atoms and their images: slower than boxes, but free space costs nothing."""
     images = (inside + (shifts @ cell)[:, None]).reshape(-1, 3)
     near = ((images > inside.min(axis=0) - cutoff) & (images < inside.max(axis=0) + cutoff)).all(axis=1)
     where = np.flatnonzero(near)
     found = cKDTree(inside).sparse_distance_matrix(cKDTree(images[near]), cutoff, output_type="ndarray")
     i, copy, distance = found["i"].astype(np.int64), where[found["j"]], found["v"]
-    j, shift = copy % len(inside), shifts[copy // len(inside)]
-    pair = (distance < cutoff) & ((i != j) | shift.any(axis=1))
-    return Pairs(i[pair], j[pair], shift[pair]), distance[pair]
-
-
-def _canonical(i: np.ndarray, j: np.ndarray, image: np.ndarray, atoms: int) -> Pairs:
-    """Pairs by target, source and image, whatever the search."""
-    key = i * atoms + j
-    if (key[1:] < key[:-1]).any():
-        order = np.argsort(key)
-        i, j, key = i[order], j[order], key[order]
-        image = image[order] if image.any() else image
-    if (key[1:] == key[:-1]).any():
-        order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], key))
-        i, j, image = i[order], j[order], image[order]
-    return Pairs(i, j, image)
+    j, which = copy % len(inside), copy // len(inside)
+    middle = len(shifts) // 2  # no translation; those after it are the opposites of those before
+    once = (distance < cutoff) & ((i < j) | ((i == j) & (which > middle)))
+    return i[once], j[once], shifts[which[once]], distance[once]
 
 
 def _search_dense(structures: Sequence[Structure], cutoff: float, offsets: np.ndarray) -> Pairs:
     """Every pair of every open molecule in one padded array."""
     sizes = np.array([len(structure) for structure in structures])
     width = int(sizes.max())
-    positions = np.full((len(sizes), width, 3), np.nan)  # nothing is near what is not there
-    positions[np.arange(width) < sizes[:, None]] = np.concatenate([structure.positions for structure in structures])
-    padded = torch.from_numpy(positions)
-    distance = torch.cdist(padded, padded, compute_mode="donot_use_mm_for_euclid_dist").numpy()
-    diagonal = np.arange(width)
-    distance[:, diagonal, diagonal] = np.inf
-    if (distance < TOO_CLOSE).any():
-        k, i, j = (index[:1] for index in np.nonzero(distance < TOO_CLOSE))
-        _refuse_overlaps(structures[int(k[0])], i, j, distance[k, i, j])
-    found = np.flatnonzero(distance < cutoff)
+    padded = np.full((3, len(sizes), width), np.nan)  # nothing is near what is not there
+    padded[:, np.arange(width) < sizes[:, None]] = np.concatenate([s.positions for s in structures]).T
+    squared = np.square(padded[0, :, :, None] - padded[0, :, None, :])
+    along = np.empty_like(squared)
+    for axis in padded[1:]:
+        np.subtract(axis[:, :, None], axis[:, None, :], out=along)
+        squared += np.square(along, out=along)
+    squared.reshape(len(sizes), -1)[:, :: width + 1] = np.inf  # an atom is not its own neighbour
+    near = squared < TOO_CLOSE**2
+    if near.any():
+        k, i, j = (index[:1] for index in np.nonzero(near))
+        _refuse_overlaps(structures[int(k[0])], i, j, np.sqrt(squared[k, i, j]))
+    found = np.flatnonzero(squared < cutoff**2)
     row = found // width  # of all molecules' atoms, padding included
-    molecule = row // width
-    first = (offsets - width * np.arange(len(sizes)))[molecule]
-    target = row + first
-    source = found - row * width + offsets[molecule]
-    return Pairs(target, source, np.zeros((len(found), 3), dtype=np.int64))
+    rows = np.arange(len(sizes) * width)
+    first = np.repeat(offsets, width)
+    place = rows % width
+    target = (first + place)[row]
+    source = found + (first - rows * width)[row]
+    return Pairs(target, source, np.zeros((len(found), 3), dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 def _refuse_overlaps(structure: Structure, i: np.ndarray, j: np.ndarray, distance: np.ndarray) -> None:

@@ -1,0 +1,95 @@
+"""Pairs of atoms in one order, whatever found them: by target, source and image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Int
+
+
+class Pairs(NamedTuple):
+    """Pairs in both directions, by target; `crossing` are those whose image is not the source itself."""
+
+    target: Int[np.ndarray, "edge"]
+    source: Int[np.ndarray, "edge"]
+    image: Int[np.ndarray, "edge 3"]
+    crossing: Int[np.ndarray, "crossing"]
+
+    def shifted(self, offset: int) -> Self:
+        """The same pairs of atoms that are numbered from `offset` on."""
+        return self._replace(target=self.target + offset, source=self.source + offset) if offset else self
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Pairs of several structures, whose atoms were numbered through."""
+        target, source, image = (np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:3])
+        order = np.argsort(target, kind="stable")
+        image = image[order]
+        return cls(target[order], source[order], image, np.flatnonzero(image.any(axis=1)))
+
+
+def both_directions(
+    i: Int[np.ndarray, "pair"],
+    j: Int[np.ndarray, "pair"],
+    image: Int[np.ndarray, "pair 3"],
+    reach: int,
+    wraps: Int[np.ndarray, "atom 3"],
+    operation: Int[np.ndarray, "3 3"],
+) -> Pairs:
+    """Each pair from both sides, by target, source and image.
+
+    Every pair comes once: `j` moved by `image`, at most `reach` along each axis, beside `i`, of atoms that were moved
+    by -`wraps` into a cell which is `operation` times the structure's own. The images returned are those of the atoms
+    and the cell as they were.
+    """
+    if reach:
+        reach = int(np.abs(operation).sum(axis=0).max()) * (reach + int(np.ptp(wraps, axis=0).max()))
+    of_atom, of_image = (len(wraps) - 1).bit_length(), (2 * reach).bit_length()
+    if 2 * of_atom + 3 * of_image > 63:
+        image = (image + wraps[i] - wraps[j]) @ operation
+        return _sorted_by_columns(np.r_[i, j], np.r_[j, i], np.r_[image, -image])
+    # One number a pair: sorted as it is, and taken apart by its bits. The image's part is linear in the image.
+    places = of_image * np.array([2, 1, 0])
+    sides = np.empty((2, len(i)), dtype=np.int64)
+    for side, target, source in ((sides[0], i, j), (sides[1], j, i)):
+        np.left_shift(target, of_atom, out=side)
+        side |= source
+        side <<= 3 * of_image
+    here = reach * int((1 << places).sum())
+    if reach:
+        code = _linear(image, wraps, i, j, operation @ (1 << places))
+        sides[0] += here + code
+        sides[1] += here - code
+    key = sides.reshape(-1)
+    key.sort()
+    images, crossing = np.zeros((len(key), 3), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    if reach:
+        code = key & ((1 << 3 * of_image) - 1)
+        crossing = np.flatnonzero(code != here)
+        images[crossing] = (code[crossing, None] >> places & ((1 << of_image) - 1)) - reach
+        key >>= 3 * of_image
+    return Pairs(key >> of_atom, key & ((1 << of_atom) - 1), images, crossing)
+
+
+def _linear(
+    image: Int[np.ndarray, "pair 3"],
+    wraps: Int[np.ndarray, "atom 3"],
+    i: np.ndarray,
+    j: np.ndarray,
+    weights: np.ndarray,
+) -> Int[np.ndarray, "pair"]:
+    """The sum of an image's components with these weights, wraps included."""
+    code = sum(np.multiply(image[:, k], weight, dtype=np.int64) for k, weight in enumerate(weights))
+    if wraps.any():
+        moved = wraps @ weights
+        code += moved[i]
+        code -= moved[j]
+    return code
+
+
+def _sorted_by_columns(target: np.ndarray, source: np.ndarray, image: np.ndarray) -> Pairs:
+    order = np.lexsort((image[:, 2], image[:, 1], image[:, 0], source, target))
+    image = image[order]
+    return Pairs(target[order], source[order], image, np.flatnonzero(image.any(axis=1)))
