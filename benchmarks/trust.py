@@ -43,10 +43,10 @@ BACKBONES = {
     "dimenet++": "DimeNet++",
     "gemnet-t": "GemNet-T",
 }
-BLOCKS = ("none", "mcgm", "mcgm_paper")
+BLOCKS = ("none", "mcgm", "mcgm_mixing", "mcgm_paper")
 WEIGHTS = ("fresh", "trained")
 
-ORDER = ("mcgm", "none", "mcgm_paper")
+ORDER = ("mcgm", "none", "mcgm_mixing", "mcgm_paper")
 """Of measuring, over all backbones: what matters most first, for who stops early."""
 
 SHORT = Effort(copies=(2, 64), coordinates=24, path_steps=200, dynamics_ps=0.5)
@@ -240,6 +240,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="where models are kept")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(ORDER))
     parser.add_argument("--again", nargs="+", type=int, metavar="ROW", help="rows of stored figures to measure anew")
     parser.add_argument("--full", action="store_true", help="2,000 steps and 20 ps; hours for the larger networks")
     parser.add_argument("--write", action="store_true", help="write the tables of docs/trust.md")
@@ -249,7 +250,7 @@ def main() -> int:
         torch.set_num_threads(1)
         keep_freed_memory()
         effort = FULL if options.full else SHORT
-        for weights, block, backbone in product(reversed(WEIGHTS), ORDER, options.backbones):
+        for weights, block, backbone in product(reversed(WEIGHTS), options.blocks, options.backbones):
             path = FIGURES / f"{backbone}-{block}-{weights}.json"
             if not path.exists():
                 record = measure(backbone, block, weights, options.folder, effort)
