@@ -13,6 +13,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,20 +38,25 @@ def resident_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def peak_mib(action: Callable[[], object]) -> float:
+    """Most memory of a call beyond what the process held before."""
+    before = resident_mib()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of what was before
+    action()
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return round(peak / 1024 - before, 1)
+
+
 def one(block: str, atoms: int) -> dict[str, float]:
-    """Most memory of a call beyond what the process held before, MiB."""
+    """Most memory of energy and forces of a chain, MiB, and its edges."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     potential = build(backbone="schnet", long_range=block, size="paper", cutoff=CUTOFF).eval().requires_grad_(False)
     small = potential.index(Batch.from_structures([chain(10)], cutoff=CUTOFF))
     potential(small)
     batch = potential.index(Batch.from_structures([chain(atoms)], cutoff=CUTOFF))
-    before = resident_mib()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of what was before
-    potential(batch)
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return {"MiB": round(peak / 1024 - before, 1), "edges": len(batch.neighbors.source)}
+    return {"MiB": peak_mib(lambda: potential(batch)), "edges": len(batch.neighbors.source)}
 
 
 def main() -> None:

@@ -257,6 +257,7 @@ def filled(text: str) -> str:
         "clustering": speed_tables.clustering,
         "data": speed_tables.data,
         "memory": speed_tables.memory,
+        "memory_batch": speed_tables.memory_batch,
         "weak_scaling": speed_tables.weak_scaling,
         "plan": speed_tables.plan,
         "supercells": supercells,

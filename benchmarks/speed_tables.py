@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mcgm.backbones import BACKBONES
+
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("energy + forces", "a training step")
 
@@ -243,6 +245,28 @@ def memory() -> str:
         lines.append(f"| `{block}` | " + " | ".join(cells) + f" | {'–' if other is None else f'{other:,}'} |")
     question = figures["question"][0].upper() + figures["question"][1:]
     return "\n".join([*lines, "", f"{question}. `{figures['provenance']['command']}`."])
+
+
+def memory_batch() -> str:
+    """A batch of molecules, by backbone and task."""
+    figures = json.loads((RESULTS / "memory_batch.json").read_text(encoding="utf-8"))
+    measured = [backbone for backbone in BACKBONES if backbone in figures]
+    blocks = list(figures[measured[0]][TASKS[0]]["ratio to local"])
+    lines = [
+        "| | molecules in the batch | alone, MiB | " + " | ".join(f"`{block}`" for block in blocks) + " |",
+        "|---|---:|---:|" + "---:|" * len(blocks),
+    ]
+    commands = []
+    for backbone in measured:
+        found = figures[backbone]
+        commands.append(found["provenance"]["command"])
+        for task in TASKS:
+            ratios = " | ".join(f"{found[task]['ratio to local'][block]:.3f}" for block in blocks)
+            alone = found[task]["MiB"]["none"]
+            lines.append(f"| {backbone}, {task} | {found['molecules']} | {alone:,.0f} | {ratios} |")
+    question = figures["question"][0].upper() + figures["question"][1:]
+    ran = ", ".join(f"`{command}`" for command in dict.fromkeys(commands))
+    return "\n".join([*lines, "", f"{question}. Ratio to the same backbone alone. {ran}."])
 
 
 def weak_scaling() -> str:
