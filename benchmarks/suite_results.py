@@ -57,6 +57,8 @@ def section(suite: str, folder: Path) -> str:
         "",
         " ".join([*notes(results), f"{_commands(results)}; {first.machine['cpu']}."]),
     ]
+    if changes := _on_validation(results):
+        lines += ["", f"On the validation structures, energy and forces beside the local network, %: {changes}."]
     if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
     if _has_step_times(suite):
@@ -74,6 +76,28 @@ def section(suite: str, folder: Path) -> str:
             f"![Errors beside the local network over the number of atoms](comparison/{folder.name}-sizes.svg)",
         ]
     return "\n".join(lines)
+
+
+def _on_validation(results: Sequence[RunResult]) -> str:
+    """Changes of every variant at the end of training: other structures than those of the table."""
+    moved = []
+    for result in results:
+        last = result.curves[-1]
+        metrics = dataclasses.replace(
+            result.metrics,
+            energy_mae_mev=last.val_energy_mae_mev,
+            force_mae_mev_per_A=last.val_force_mae_mev_per_A,
+        )
+        moved.append(dataclasses.replace(result, metrics=metrics))
+    rows = [row for row in summarize(moved) if row.energy_change is not None]
+    return "; ".join(f"{row.label} {' and '.join(map(_signed, (row.energy_change, row.force_change)))}" for row in rows)
+
+
+def _signed(change: Spread | None) -> str:
+    if change is None:
+        return "–"
+    spread = "" if change.error is None else f" ± {change.error:.1f}"
+    return f"{change.mean:+.1f}{spread}".replace("-", "−")
 
 
 def _commands(results: Sequence[RunResult]) -> str:
