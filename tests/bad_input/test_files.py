@@ -30,6 +30,7 @@ from pathlib import Path
 
 kind, model, data, target = sys.argv[1:]
 potential = load(model) if kind == "save" else None
+sys.dont_write_bytecode = True  # Python 3.11 keeps compiled modules that it could write in part only
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 try:
     if kind == "predict":
