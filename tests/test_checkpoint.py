@@ -388,8 +388,10 @@ for _ in range(5):
     write(models[0])
 duration = (time.perf_counter() - started) / 5
 random.seed(0)
-kills, broken, seen, cut_off = int(sys.argv[3]), 0, set(), 0
-for _ in range(kills):
+least, wanted = map(int, sys.argv[3:])
+kills, broken, seen, cut_off = 0, 0, set(), 0
+while kills < least or (cut_off < wanted and kills < 5 * least):
+    kills += 1
     ready, begun = os.pipe()
     child = os.fork()
     if child == 0:
@@ -416,8 +418,10 @@ print(kills, broken, len(seen - {1.0, 2.0}), len(seen), cut_off)
 """
 
 
-def kill_while_saving(folder, how, kills):
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(folder / "model.safetensors"), how, str(kills)]
+def kill_while_saving(folder, how, least, cut_off):
+    """So many kills, and more until as many came in the middle of writing: how many do depends on the machine."""
+    arguments = [str(folder / "model.safetensors"), how, str(least), str(cut_off)]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -425,12 +429,13 @@ def kill_while_saving(folder, how, kills):
 
 
 def test_kill_9_at_any_moment_leaves_the_old_or_the_new_file(tmp_path):
-    kills, broken, strange, seen, cut_off = kill_while_saving(tmp_path, "atomic", 60)
-    assert (kills, broken, strange) == (60, 0, 0)
+    kills, broken, strange, seen, cut_off = kill_while_saving(tmp_path, "atomic", 60, 4)
+    assert kills >= 60
+    assert (broken, strange) == (0, 0)
     assert seen == 2  # both files were met
     assert cut_off > 3  # some kills came in the middle of writing
 
 
 def test_kill_9_is_seen_to_break_a_file_that_is_written_in_place(tmp_path):
-    _, broken, *_ = kill_while_saving(tmp_path, "in place", 15)
+    _, broken, *_ = kill_while_saving(tmp_path, "in place", 15, 0)
     assert broken > 0
