@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import gc
 import os
 import sys
 import types
@@ -70,6 +71,13 @@ if already:
     raise RuntimeError(f"{', '.join(already)}: imported before the tests could install the check of shapes.")
 jaxtyping.jaxtyped = lambda *, typechecker: functools.partial(jaxtyped, typechecker=typechecker)
 jaxtyping.install_import_hook(CHECKED, "check_of_shapes.check_tensors")
+
+
+def pytest_collection_finish():
+    """What was imported and collected lives until the end: garbage collection need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
