@@ -61,7 +61,7 @@ def section(suite: str, folder: Path) -> str:
         lines += ["", f"On the validation structures, energy and forces beside the local network, %: {changes}."]
     if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
-    if _has_step_times(suite):
+    if _has_step_times(suite, results):
         lines += [
             "",
             "Who wins at equal size, and at equal time? Small dots are seeds; times are of the table of steps below.",
@@ -116,7 +116,7 @@ def draw() -> None:
         rows = [row for row in summarize(results) if row.energy_change is not None]
         if rows:
             write_whole(FIGURES / f"{folder.name}.svg", figure(rows))
-        if _has_step_times(suite):
+        if _has_step_times(suite, results):
             times = json.loads(_step_times(suite).read_text(encoding="utf-8"))["variants"]
             write_whole(FIGURES / f"{folder.name}-frontier.svg", suite_figures.frontier(results, times))
         if sizes := suite_figures.load_sizes(folder):
@@ -134,8 +134,10 @@ def _step_times(suite: str) -> Path:
     return RESULTS / f"step_times_{suite}.json"
 
 
-def _has_step_times(suite: str) -> bool:
-    return _step_times(suite).exists()
+def _has_step_times(suite: str, results: Sequence[RunResult]) -> bool:
+    """Whether steps were timed with the backbone of these results: that of the suite, where it names one."""
+    backbone = suite_recipe(suite).get("model", {}).get("backbone", results[0].backbone)
+    return _step_times(suite).exists() and backbone == results[0].backbone
 
 
 def figure(rows: Sequence[VariantSummary]) -> bytes:
