@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(BACKBONES), metavar="NAME")
     parser.add_argument("--blocks", nargs="+", default=BLOCKS[1:], metavar="NAME", help="beside the network alone")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
+    parser.add_argument("--name", help="of the figures: overhead_NAME.json; default: size, and device but for a CPU")
     options = parser.parse_args()
     torch.set_num_threads(1)  # time is that of the processor
     keep_freed_memory()
@@ -121,7 +122,8 @@ def main() -> None:
     question = f"molecules of about {ATOMS} atoms, cutoff {CUTOFF} Å, size {options.size}"
     if options.device != "cpu":
         question = f"{question}, {torch.cuda.get_device_name()}"
-    name = f"overhead_{options.size}" + ("" if options.device == "cpu" else f"_{options.device}")
+    by_default = options.size + ("" if options.device == "cpu" else f"_{options.device}")
+    name = f"overhead_{options.name or by_default}"
     figures = kept(name)
     figures["question"] = question
     for backbone in options.backbones:

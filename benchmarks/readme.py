@@ -69,6 +69,23 @@ def cost() -> str:
     return "\n".join([*lines, "", f"{notes} {', '.join(dict.fromkeys(commands))}."])
 
 
+def cost_mixing() -> str:
+    """What layers on every atom cost, and RANGE at its full width, beside the default."""
+    record = json.loads((RESULTS / "overhead_mixing.json").read_text(encoding="utf-8"))
+    blocks = ("mcgm", "mcgm_mixing", "range")
+    lines = ["| | " + " | ".join(f"`{block}`" for block in blocks) + " |", "|---|" + "---|" * len(blocks)]
+    commands = []
+    for backbone, figures in record.items():
+        if backbone in ("question", "provenance"):
+            continue
+        commands.append(f"`{figures['provenance']['command']}`")
+        for what in ("energy + forces", "training step"):
+            ratios = figures[f"{what}, ratio to local"]
+            lines.append(f"| {backbone}, {what} | " + " | ".join(_quartiles(ratios[block]) for block in blocks) + " |")
+    source = f"{record['question'][0].upper()}{record['question'][1:]}, ratio to the same backbone alone"
+    return "\n".join([*lines, "", f"{source}, median [quartiles] in one run. {', '.join(dict.fromkeys(commands))}."])
+
+
 def cost_gpu() -> str:
     """Overheads in time and memory on a GPU, all backbones."""
     record = json.loads((RESULTS / "overhead_paper_cuda.json").read_text(encoding="utf-8"))
@@ -239,6 +256,7 @@ def filled(text: str) -> str:
         "crystals": lambda: comparison("crystals", "240 strained crystals of eight kinds to train on"),
         "precision": lambda: comparison("precision", "SchNet + MCGM on the bundled sample, trained in two precisions"),
         "cost": cost,
+        "cost_mixing": cost_mixing,
         "speed": speed,
         "backbones": backbones,
         "clipping": clipping,
