@@ -156,6 +156,52 @@ def test_it_follows_weights_casts_and_copies(traced_graphs):
     assert (rough.energy - after.energy).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "prediction"])
+def test_what_the_compiler_gets_wrong_is_found_and_not_used(training, monkeypatch, caplog):
+    """As torch 2.13 does with PaiNN under MCGM: forces alone are off by 2 %."""
+    compiled_graphs = []
+
+    def wrong(graph, arguments):
+        compiled_graphs.append(graph)
+        return lambda *given: [1.02 * v if torch.is_tensor(v) and v.shape[1:] == (3,) else v for v in graph(*given)]
+
+    monkeypatch.setattr("mcgm.compiled.compile_fx", wrong)
+    potential = make().train(training)
+    compiled = CompiledPotential(potential)
+    with caplog.at_level("WARNING", logger="mcgm"):
+        for batch in batches() * 2:
+            assert torch.equal(compiled(batch).forces, potential(batch).forces)
+    assert compiled._graphs.count == 0
+    assert len(compiled_graphs) == 1
+    assert ["forces off by 2e-02" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_gradient_that_the_compiler_gets_wrong_is_found(monkeypatch, caplog):
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 0.5 * gradient
+
+    monkeypatch.setattr(
+        "mcgm.compiled.compile_fx",
+        lambda graph, arguments: (
+            lambda *given: [
+                Halved.apply(v) if torch.is_tensor(v) and v.is_floating_point() else v for v in graph(*given)
+            ]
+        ),
+    )
+    potential = make().train()
+    compiled = CompiledPotential(potential)
+    for batch in batches():
+        assert_same_gradients(compiled, potential, batch)
+    assert compiled._graphs.count == 0
+    assert "gradient of the weights" in caplog.text
+
+
 def test_what_cannot_be_compiled_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="single network"):
         CompiledPotential(Committee([make().float(), make().float()]))

@@ -43,6 +43,10 @@ MOST_GRAPHS = 8
 COMPONENTS = 3
 """Up to this length any axis but the first counts components, and is the same in all batches."""
 
+SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Difference, relative to the largest entry, up to which a graph's first results are those of its network: what torch
+2.13 makes of PaiNN under MCGM, in training, has forces that are wrong by 2e-2, in either precision."""
+
 _log = logging.getLogger("mcgm")
 
 _DATA_DEPENDENT = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
@@ -52,8 +56,9 @@ class CompiledPotential(Potential):
     """A network potential whose predictions come from compiled graphs; equal to it but for rounding.
 
     The first batch of a form runs as it is; the second compiles, which takes a minute or two, so that what occurs only
-    once is not compiled for. Two things run as they are: batches whose positions or cells require grad, and blocks that
-    look for labels of clusters (K-means++, random), unless `clusters` are given.
+    once is not compiled for. Three things run as they are: batches whose positions or cells require grad, blocks that
+    look for labels of clusters (K-means++, random), unless `clusters` are given, and forms of batches for which the
+    compiler makes something else of the network, which is found by comparing results at once, and logged.
 
     Args:
         network: the potential; its weights are shared, so that training trains both.
@@ -115,7 +120,7 @@ class CompiledPotential(Potential):
         wanted = _Wanted(forces=forces, stress=stress, create_graph=self.network.training and torch.is_grad_enabled())
         values, form = take_apart((batch, clusters))
         key = wanted, self.dtype, self.device, form
-        graph = self._graphs.of(key, values) or self._graphs.new(key, self.network, wanted, batch, clusters)
+        graph = self._graphs.of(key, values) or self._graphs.new(key, self.network, batch, clusters, values)
         if graph is None:
             return self.network(batch, forces=forces, stress=stress, clusters=clusters)
         return graph(values)
@@ -182,12 +187,16 @@ class _Graph:
         return put_together(self.result, found)
 
 
+_Key = tuple[_Wanted, torch.dtype, torch.device, Hashable]
+
+
 class _Graphs:
     """Graphs by the form of batches; a copy of a potential starts without any."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, list[_Graph]] = {}
         self._seen: set[Hashable] = set()
+        self._refused: set[Hashable] = set()
         self._is_full = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -203,11 +212,16 @@ class _Graphs:
         return next((graph for graph in self._found.get(key, ()) if graph.holds(values)), None)
 
     def new(
-        self, key: Hashable, network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters: Any
+        self, key: _Key, network: NetworkPotential, batch: Batch, clusters: Any, values: Sequence[Leaf]
     ) -> _Graph | None:
-        """A graph for this batch and others like it; `None` where none was met before, or there are too many."""
+        """A graph for this batch and others like it.
+
+        `None` where none was met before, there are too many, or the compiled graph is not what the network is.
+        """
         if key not in self._seen:
             self._seen.add(key)
+            return None
+        if key in self._refused:
             return None
         if self.count >= MOST_GRAPHS:
             if not self._is_full:
@@ -215,9 +229,49 @@ class _Graphs:
             self._is_full = True
             return None
         _log.info("compiling for %r", batch)
+        wanted = key[0]
         graph = _compiled(network, wanted, batch, clusters)
+        if (difference := _difference(graph, values, network, wanted, batch, clusters)) is not None:
+            self._refused.add(key)
+            _log.warning(
+                "torch %s compiles this network wrongly: %s. It runs uncompiled; the training or simulation is right, "
+                "but not faster.",
+                torch.__version__,
+                difference,
+            )
+            return None
         self._found.setdefault(key, []).append(graph)
         return graph
+
+
+def _difference(
+    graph: _Graph, values: Sequence[Leaf], network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters: Any
+) -> str | None:
+    """What a compiled graph gets wrong, in words; `None` where it does what the network does."""
+    expected = network.predict(
+        batch, forces=wanted.forces, stress=wanted.stress, create_graph=wanted.create_graph, clusters=clusters
+    )
+    found = graph(values)
+    pairs = {name: (getattr(found, name), getattr(expected, name)) for name in ("energy", "forces", "stress")}
+    if wanted.create_graph:
+        pairs["gradient of the weights"] = (_gradient(found, network), _gradient(expected, network))
+    for name, (mine, right) in pairs.items():
+        if right is None:
+            continue
+        largest, off = right.detach().abs().max(), (mine - right).detach().abs().max()
+        if off > SAME.get(network.dtype, SAME[torch.float32]) * largest:
+            return f"{name} off by {float(off / largest):.0e} of the largest"
+    return None
+
+
+def _gradient(prediction: Prediction, network: NetworkPotential) -> Tensor:
+    """Of energies and forces together, by all weights."""
+    loss = prediction.energy.square().mean()
+    if prediction.forces is not None:
+        loss = loss + prediction.forces.square().mean()
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(loss, weights, allow_unused=True)
+    return torch.cat([part.flatten() for part in found if part is not None])
 
 
 def _lengths(values: Sequence[Leaf], places: Sequence[tuple[int, int]]) -> list[int]:
