@@ -7,6 +7,7 @@ differentiates it once more, as any other. One graph serves all batches of one f
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -30,6 +31,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 from torch.nn.utils.stateless import _reparametrize_module
 
+from mcgm.agreement import disagreement
 from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
@@ -42,10 +44,6 @@ MOST_GRAPHS = 8
 
 COMPONENTS = 3
 """Up to this length any axis but the first counts components, and is the same in all batches."""
-
-SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Difference, relative to the largest entry, up to which a graph's first results are those of its network: what torch
-2.13 makes of PaiNN under MCGM, in training, has forces that are wrong by 2e-2, in either precision."""
 
 _log = logging.getLogger("mcgm")
 
@@ -231,47 +229,18 @@ class _Graphs:
         _log.info("compiling for %r", batch)
         wanted = key[0]
         graph = _compiled(network, wanted, batch, clusters)
-        if (difference := _difference(graph, values, network, wanted, batch, clusters)) is not None:
+        expected = network.predict(batch, **dataclasses.asdict(wanted), clusters=clusters)
+        if (wrong := disagreement(graph(values), expected, network, batch, gradients=wanted.create_graph)) is not None:
             self._refused.add(key)
             _log.warning(
                 "torch %s compiles this network wrongly: %s. It runs uncompiled; the training or simulation is right, "
                 "but not faster.",
                 torch.__version__,
-                difference,
+                wrong,
             )
             return None
         self._found.setdefault(key, []).append(graph)
         return graph
-
-
-def _difference(
-    graph: _Graph, values: Sequence[Leaf], network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters: Any
-) -> str | None:
-    """What a compiled graph gets wrong, in words; `None` where it does what the network does."""
-    expected = network.predict(
-        batch, forces=wanted.forces, stress=wanted.stress, create_graph=wanted.create_graph, clusters=clusters
-    )
-    found = graph(values)
-    pairs = {name: (getattr(found, name), getattr(expected, name)) for name in ("energy", "forces", "stress")}
-    if wanted.create_graph:
-        pairs["gradient of the weights"] = (_gradient(found, network), _gradient(expected, network))
-    for name, (mine, right) in pairs.items():
-        if right is None:
-            continue
-        largest, off = right.detach().abs().max(), (mine - right).detach().abs().max()
-        if off > SAME.get(network.dtype, SAME[torch.float32]) * largest:
-            return f"{name} off by {float(off / largest):.0e} of the largest"
-    return None
-
-
-def _gradient(prediction: Prediction, network: NetworkPotential) -> Tensor:
-    """Of energies and forces together, by all weights."""
-    loss = prediction.energy.square().mean()
-    if prediction.forces is not None:
-        loss = loss + prediction.forces.square().mean()
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(loss, weights, allow_unused=True)
-    return torch.cat([part.flatten() for part in found if part is not None])
 
 
 def _lengths(values: Sequence[Leaf], places: Sequence[tuple[int, int]]) -> list[int]:
@@ -306,9 +275,7 @@ def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters
         with _reparametrize_module(network, own):
             found = network.predict(
                 symbolic_batch,
-                forces=wanted.forces,
-                stress=wanted.stress,
-                create_graph=wanted.create_graph,
+                **dataclasses.asdict(wanted),
                 clusters=symbolic_clusters,
             )
         results.append(found)
