@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mcgm.batch import Batch
+from mcgm.derivatives import parameter_gradients
 from mcgm.potential import NetworkPotential, Prediction
 from mcgm.segments import segment_sum
 
@@ -48,5 +49,6 @@ def _gradient(prediction: Prediction, network: NetworkPotential) -> Tensor:
     if prediction.forces is not None:
         loss = loss + prediction.forces.square().sum()
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-    return torch.cat([part.flatten() for part in found])
+    found = parameter_gradients(loss, weights)
+    parts = (torch.zeros_like(w) if part is None else part for w, part in zip(weights, found, strict=True))
+    return torch.cat([part.flatten() for part in parts])
