@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.config
 from overhead import CUTOFF, finished, molecules, peak_mib
 from side_by_side import RESULTS, ratio, seconds, store
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=40)
     parser.add_argument("--no-training", action="store_true", help="energy + forces only")
     options = parser.parse_args()
+    torch._inductor.config.force_disable_caches = True  # compiling is timed, too
     torch.set_num_threads(1)
     keep_freed_memory()
     structures = molecules(options.molecules, options.atoms)
