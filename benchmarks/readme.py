@@ -16,6 +16,7 @@ import conservation
 import electrostatics_table
 import numpy as np
 import speed_tables
+import suite_across
 import suite_figures
 import suite_results
 import yaml
@@ -281,6 +282,7 @@ def filled(text: str) -> str:
         "supercells": supercells,
         "conservation": conservation.table,
         "suites": suite_results.sections,
+        "across": suite_across.table,
     } | {f"step_times_{suite}": lambda suite=suite: suite_results.step_times(suite) for suite in SUITES}
     for name, table in tables.items():
         if f"<!-- table:{name} -->" not in text:
@@ -303,6 +305,7 @@ def main() -> int:
     if not check:
         suite_results.draw()
         suite_results.draw_stability()
+        suite_across.draw()
     same = True
     for document in DOCUMENTS:
         old = document.read_text(encoding="utf-8")

@@ -90,10 +90,13 @@ def _on_validation(results: Sequence[RunResult]) -> str:
         )
         moved.append(dataclasses.replace(result, metrics=metrics))
     rows = [row for row in summarize(moved) if row.energy_change is not None]
-    return "; ".join(f"{row.label} {' and '.join(map(_signed, (row.energy_change, row.force_change)))}" for row in rows)
+    return "; ".join(
+        f"{row.label} {' and '.join(map(signed_spread, (row.energy_change, row.force_change)))}" for row in rows
+    )
 
 
-def _signed(change: Spread | None) -> str:
+def signed_spread(change: Spread | None) -> str:
+    """A change with its sign and standard error."""
     if change is None:
         return "–"
     spread = "" if change.error is None else f" ± {change.error:.1f}"

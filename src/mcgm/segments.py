@@ -119,7 +119,11 @@ def is_ascending(values: Int[Tensor, "row"]) -> bool:
 def rank_in_segment(index: Int[Tensor, "row"], count: int) -> Int[Tensor, "row"]:
     """Position of each row among the rows of its segment, in the order in which they stand."""
     sizes = segment_count(index, count)
-    start = torch.cumsum(sizes, 0) - sizes
+    return rank_after(index, torch.cumsum(sizes, 0) - sizes)
+
+
+def rank_after(index: Int[Tensor, "row"], start: Int[Tensor, "count"]) -> Int[Tensor, "row"]:
+    """As `rank_in_segment`, where the number of rows before each segment is known."""
     if is_ascending(index):
         return torch.arange(len(index), device=index.device) - start[index]
     order = torch.argsort(index, stable=True)

@@ -61,10 +61,10 @@ def convolve_pairs(
 ) -> Float[Tensor, "edge channel"]:
     """Σ_l Σ_p P_l(angle between edge and p) values[l, p] over the other edges p at the same target."""
     moments = [
-        harmonics[:, :, degree**2 : (degree + 1) ** 2].transpose(1, 2) @ slots.spread(part)
+        torch.bmm(harmonics[:, :, degree**2 : (degree + 1) ** 2].transpose(1, 2), slots.spread(part))
         for degree, part in enumerate(values.unbind(0))
     ]
-    everyone = slots.collect(harmonics @ torch.cat(moments, dim=1))
+    everyone = slots.collect(torch.bmm(harmonics, torch.cat(moments, dim=1)))
     return everyone - values.sum(dim=0)
 
 
@@ -75,9 +75,9 @@ def expand_pairs(
     degrees: int,
 ) -> Float[Tensor, "edge degree channel"]:
     """Σ_p P_l(angle between edge and p) values[p] over the other edges p at the same target, for every degree l."""
-    moments = harmonics.transpose(1, 2) @ slots.spread(values)
+    moments = torch.bmm(harmonics.transpose(1, 2), slots.spread(values))
     parts = [
-        harmonics[:, :, degree**2 : (degree + 1) ** 2] @ moments[:, degree**2 : (degree + 1) ** 2]
+        torch.bmm(harmonics[:, :, degree**2 : (degree + 1) ** 2], moments[:, degree**2 : (degree + 1) ** 2])
         for degree in range(degrees)
     ]
     everyone = slots.collect(torch.cat(parts, dim=-1))

@@ -69,7 +69,7 @@ class MessageBlock(nn.Module, ABC):
 
     def along_edges(self, state: PaiNNState, message: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom 3 channel"]:
         """Σ direction x message over the edges of each target, as matrix products: no vector is built on an edge."""
-        return state.direction @ state.table.slots.spread(message)
+        return torch.bmm(state.direction, state.table.slots.spread(message))
 
 
 class FirstMessage(MessageBlock):

@@ -33,11 +33,11 @@ class PairGeometry:
 
     def along(self, vectors: Float[Tensor, "atom component channel"]) -> Float[Tensor, "pair channel"]:
         """Vectors of the targets along each pair, as matrix products: no vector is built on a pair."""
-        return self.slots.collect(self.direction @ vectors)
+        return self.slots.collect(torch.bmm(self.direction, vectors))
 
     def from_pairs(self, values: Float[Tensor, "pair channel"]) -> Float[Tensor, "atom component channel"]:
         """Σ direction x value over the pairs of each target."""
-        return self.direction.transpose(1, 2) @ self.slots.spread(values)
+        return torch.bmm(self.direction.transpose(1, 2), self.slots.spread(values))
 
 
 class Messages(nn.Module, ABC):

@@ -38,7 +38,7 @@ def by_group(*group, seed=0, uniform=False):
     nodes = dataclasses.replace(nodes, is_uniform=uniform)
     rows = Assignment.soft(nodes, Nodes.uniform(nodes.groups, 2, nodes.count.device), torch.float64)
     scores = torch.rand((MEMBERS, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return rows.weighted(scores.softmax(1))
+    return rows.weighted(scores)
 
 
 EXAMPLES = {
@@ -46,6 +46,7 @@ EXAMPLES = {
     "soft": soft(),
     "one cluster": hard(clusters=1),
     "with an empty cluster": hard(3, 12),
+    "one group": by_group(0, 0, 0, 0, 0, 0, 0, 0, 0),
     "groups that interleave": by_group(0, 1, 0, 2, 2, 1, 2, 2, 0),
     "groups of one size": by_group(0, 0, 0, 1, 1, 1, 2, 2, 2, uniform=True),
     "most in one group": by_group(0, 1, 2, 3, 4, 5, 5, 5, 5),
@@ -126,7 +127,7 @@ def test_in_a_table_too_next_to_no_weight_has_finite_second_derivatives(dtype):
     features = torch.randn(3, CHANNELS, dtype=dtype, generator=torch.Generator().manual_seed(1))
     for lowest in (-5.0, -40.0, -80.0, -200.0):
         scores = torch.tensor([[0.0, lowest], [0.0, lowest - 1], [0.0, lowest - 2]], dtype=dtype, requires_grad=True)
-        mean = rows.weighted(scores.softmax(1)).mean(features)
+        mean = rows.weighted(scores).mean(features)
         (first,) = torch.autograd.grad(mean.square().sum(), scores, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), scores)
         assert torch.isfinite(first).all()
@@ -136,6 +137,12 @@ def test_in_a_table_too_next_to_no_weight_has_finite_second_derivatives(dtype):
 def test_broadcasting_a_constant_gives_the_constant(assignment):
     constant = torch.full((assignment.clusters, 1), 3.0, dtype=torch.float64)
     torch.testing.assert_close(assignment.broadcast(constant), torch.full((MEMBERS, 1), 3.0, dtype=torch.float64))
+
+
+def test_broadcasting_onto_values_adds_to_them(assignment, values):
+    received = torch.randn(assignment.clusters, CHANNELS, dtype=torch.float64)
+    expected = values + dense(assignment) @ received
+    torch.testing.assert_close(assignment.broadcast_onto(values, received), expected)
 
 
 def test_the_label_is_the_cluster_of_largest_weight(assignment):

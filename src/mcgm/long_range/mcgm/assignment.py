@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mcgm.segments import rank_in_segment, segment_count, segment_sum, take
+from mcgm.segments import rank_after, segment_count, segment_sum, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +39,22 @@ class Nodes:
     @classmethod
     def uniform(cls, groups: int, count: int, device: torch.device) -> Nodes:
         """Equally many nodes in each group."""
-        return replace(cls.counted(torch.full((groups,), count, device=device)), is_uniform=True)
+        group, rank = torch.arange(groups, device=device), torch.arange(count, device=device)
+        node = group.repeat_interleave(count)
+        counts = torch.full_like(group, count)
+        return cls(node, rank.repeat(groups), torch.zeros_like(node), counts, group * count, count, is_uniform=True)
 
     @classmethod
     def grouped(cls, group: Int[Tensor, "node"], groups: int, kind: Int[Tensor, "node"] | None = None) -> Nodes:
         """From the group of each node."""
         count = segment_count(group, groups)
+        start = torch.cumsum(count, 0) - count
         return cls(
             group=group,
-            rank=rank_in_segment(group, groups),
+            rank=rank_after(group, start),
             kind=torch.zeros_like(group) if kind is None else kind,
             count=count,
-            start=torch.cumsum(count, 0) - count,
+            start=start,
             largest=int(count.max()),
         )
 
@@ -89,13 +93,13 @@ class Nodes:
 class Table:
     """Nodes with equally many slots for every group, so that soft weights are a matrix for each group.
 
-    `node` is who stands in a slot; where nobody does, some other node of the group, and `present` is zero.
-    `is_full`: nobody is missing in any batch, and nodes stand in the order of the slots.
+    `node` is who stands in a slot; where nobody does, some other node of the group, and `barrier` is minus infinity,
+    else zero. `is_full`: nobody is missing, and nodes stand in the order of the slots.
     """
 
     node: Int[Tensor, "row"]
     slot: Int[Tensor, "node"]
-    present: Float[Tensor, "group width 1"]
+    barrier: Float[Tensor, "group width 1"]
     groups: int
     width: int
     is_full: bool
@@ -103,14 +107,18 @@ class Table:
     @classmethod
     def of(cls, nodes: Nodes, dtype: torch.dtype) -> Table | None:
         """Made once, where batches are made; `None` where most slots would be empty."""
-        if nodes.groups * nodes.largest > SPARSEST * nodes.total:
+        groups, width = nodes.groups, nodes.largest
+        if groups * width > SPARSEST * nodes.total:
             return None
-        slot = nodes.group * nodes.largest + nodes.rank
-        node = torch.zeros_like(nodes.present, dtype=torch.long).flatten()
-        node[slot] = torch.arange(nodes.total, device=slot.device)
-        node = node.view(nodes.groups, nodes.largest)
-        node = torch.where(nodes.present, node, node[:, :1]).flatten()
-        return cls(node, slot, nodes.present[..., None].to(dtype), nodes.groups, nodes.largest, nodes.is_uniform)
+        slot = nodes.group * width + nodes.rank
+        place = torch.arange(nodes.total, device=slot.device)
+        present = nodes.present
+        if nodes.is_uniform or groups == 1:
+            return cls(place, slot, torch.zeros_like(present, dtype=dtype)[..., None], groups, width, True)
+        node = torch.zeros_like(present, dtype=torch.long).flatten().index_copy(0, slot, place).view(groups, width)
+        node = torch.where(present, node, node[:, :1]).flatten()
+        barrier = torch.zeros_like(present, dtype=dtype).masked_fill(~present, -torch.inf)
+        return cls(node, slot, barrier[..., None], groups, width, False)
 
     def spread(self, values: Float[Tensor, "node channel"]) -> Float[Tensor, "group width channel"]:
         """Values of the nodes in their slots; of some other node of the group where nobody stands."""
@@ -133,7 +141,8 @@ class Assignment:
     The weights of a member sum to one. A cluster may be empty: its mean is zero, and its energy does not count.
     `is_hard` says that the rows are the members in their order, all of weight one: then fewer operations do, and `size`
     holds the number of members of each cluster, at least 1. Where every group has equally many clusters, `table` may
-    hold its members and `matrix` their weights: matrix products then do what sums over rows would.
+    hold its members, `matrix` their weights and `share` each one's share in the mean of a cluster: matrix products then
+    do what sums over rows would.
     """
 
     member: Int[Tensor, "row"]
@@ -145,6 +154,7 @@ class Assignment:
     size: Float[Tensor, "cluster"] | None = None
     table: Table | None = None
     matrix: Float[Tensor, "group width choice"] | None = None
+    share: Float[Tensor, "group width choice"] | None = None
 
     @classmethod
     def hard(cls, cluster: Int[Tensor, "member"], clusters: int, dtype: torch.dtype) -> Assignment:
@@ -156,28 +166,36 @@ class Assignment:
 
     @classmethod
     def soft(cls, nodes: Nodes, clusters: Nodes, dtype: torch.dtype) -> Assignment:
-        """Every node in equal parts in all clusters of its group; groups have equally many clusters."""
+        """Every node in equal parts in all clusters of its group: rows for `weighted`. Groups have equally many."""
         choices = clusters.largest
         choice = torch.arange(choices, device=clusters.start.device)
         cluster = (clusters.start[nodes.group][:, None] + choice).reshape(-1)
         member = torch.arange(nodes.total, device=cluster.device).repeat_interleave(choices)
         equal = torch.full((nodes.total, choices), 1 / choices, dtype=dtype, device=cluster.device)
-        rows = cls(member, cluster, equal.reshape(-1), nodes.total, clusters.total, table=Table.of(nodes, dtype))
-        return rows.weighted(equal)
+        return cls(member, cluster, equal.reshape(-1), nodes.total, clusters.total, table=Table.of(nodes, dtype))
 
-    def weighted(self, weight: Float[Tensor, "member choice"]) -> Assignment:
-        """With other weights, for rules that give every member equally many rows, member after member."""
-        table = self.table
-        matrix = None if table is None else table.spread(weight)
-        if table is not None and matrix is not None and not table.is_full:
-            matrix = matrix * table.present
-        return replace(self, weight=weight.reshape(-1), matrix=matrix)
+    def weighted(self, scores: Float[Tensor, "member choice"]) -> Assignment:
+        """Weights by a softmax of each member's scores, for rules that give all equally many rows, one after another.
+
+        Shares in the mean of a cluster are a softmax over its members of the logarithms of their weights: no cluster is
+        too light for it.
+        """
+        scores = torch.log_softmax(scores, dim=-1)
+        weight = scores.exp()
+        if self.table is None:
+            return replace(self, weight=weight.reshape(-1))
+        if self.table.is_full:
+            matrix, scores = self.table.spread(weight), self.table.spread(scores)
+        else:
+            scores = self.table.spread(scores) + self.table.barrier
+            matrix = scores.exp()
+        return replace(self, weight=weight.reshape(-1), matrix=matrix, share=torch.softmax(scores, dim=1))
 
     def total(self, values: Float[Tensor, "member *rest"]) -> Float[Tensor, "cluster *rest"]:
         """Weighted sum over the members of each cluster."""
         if self.table is not None and self.matrix is not None:
             columns = self.table.spread(values.reshape(values.shape[0], -1))
-            return (self.matrix.transpose(1, 2) @ columns).reshape(self.clusters, *values.shape[1:])
+            return torch.bmm(self.matrix.transpose(1, 2), columns).view(self.clusters, *values.shape[1:])
         if not self.is_hard:
             values = take(values, self.member) * self.weight.reshape(-1, *[1] * (values.dim() - 1))
         return segment_sum(values, self.cluster, self.clusters)
@@ -187,14 +205,13 @@ class Assignment:
 
         A soft cluster may have next to no weight, and the derivatives of a quotient overflow where its denominator is
         tiny. In rows, weights are taken relative to the largest one of their cluster, which changes no mean; below the
-        root of the smallest number the mean goes to zero smoothly. A matrix, whose columns are softmax weights, has the
-        fourth root of the smallest number added to their sums, whose first three derivatives are then finite.
+        root of the smallest number the mean goes to zero smoothly.
         """
         if self.size is not None:
             return self.total(values) / self.size[:, None]
-        if self.matrix is not None:
-            floor = torch.finfo(self.weight.dtype).tiny ** 0.25
-            return self.total(values) / (self.matrix.sum(1).reshape(-1, 1) + floor)
+        if self.table is not None and self.share is not None:
+            columns = self.table.spread(values)
+            return torch.bmm(self.share.transpose(1, 2), columns).view(self.clusters, values.shape[1])
         least = torch.finfo(self.weight.dtype).tiny ** 0.5
         largest = self.weight.new_full((self.clusters,), least)
         largest = largest.scatter_reduce(0, self.cluster, self.weight.detach(), "amax")
@@ -205,24 +222,33 @@ class Assignment:
     def broadcast(self, values: Float[Tensor, "cluster channel"]) -> Float[Tensor, "member channel"]:
         """Weighted sum over the clusters of each member."""
         if self.table is not None and self.matrix is not None:
-            return self.table.collect(
-                self.matrix @ values.view(self.table.groups, self.matrix.shape[2], values.shape[1])
-            )
+            chosen = values.view(self.table.groups, self.matrix.shape[2], values.shape[1])
+            return self.table.collect(torch.bmm(self.matrix, chosen))
         rows = take(values, self.cluster)
         return rows if self.is_hard else segment_sum(rows * self.weight[:, None], self.member, self.members)
+
+    def broadcast_onto(
+        self, own: Float[Tensor, "member channel"], values: Float[Tensor, "cluster channel"]
+    ) -> Float[Tensor, "member channel"]:
+        """What the members have, plus `broadcast`."""
+        if self.table is not None and self.matrix is not None and self.table.is_full:
+            chosen = values.view(self.table.groups, self.matrix.shape[2], values.shape[1])
+            return torch.baddbmm(self.table.spread(own), self.matrix, chosen).flatten(0, 1)
+        return own + self.broadcast(values)
 
     def faded(self, presence: Float[Tensor, "member"]) -> Assignment:
         """With every weight multiplied by the member's presence: weights of a member then sum to less than one."""
         weight = self.weight * take(presence, self.member)
-        return replace(self, weight=weight, is_hard=False, size=None, table=None, matrix=None)
+        return replace(self, weight=weight, is_hard=False, size=None, table=None, matrix=None, share=None)
 
     def first(self, members: int) -> Assignment:
         """Of the first members alone, for rules that give every member equally many rows, member after member."""
-        rows = self.member.shape[0] // self.members * members
-        member, cluster, weight = self.member[:rows], self.cluster[:rows], self.weight[:rows]
+        end = self.member.shape[0] // self.members * members
+        member, cluster, weight = self.member[:end], self.cluster[:end], self.weight[:end]
         if self.is_hard:
             return Assignment.hard(cluster, self.clusters, weight.dtype)
-        return replace(self, member=member, cluster=cluster, weight=weight, members=members, table=None, matrix=None)
+        rows = {"member": member, "cluster": cluster, "weight": weight, "members": members}
+        return replace(self, **rows, table=None, matrix=None, share=None)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:

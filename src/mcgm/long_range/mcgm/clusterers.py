@@ -293,7 +293,7 @@ class _SoftMembership(ClusterModule):
         chance: Chance | None,
     ) -> Assignment:
         assert known is not None, "made once per batch, where the rule is indexed."
-        return known.weighted(torch.softmax(linear(features, self.prototypes * self.scale), dim=-1))
+        return known.weighted(linear(features, self.prototypes * self.scale))
 
 
 CLUSTERERS: dict[str, type[Clusterer]] = {

@@ -141,7 +141,7 @@ class Exchange(nn.Module):
         """Features of every cluster level, from the lowest, after each received its parents' ones."""
         received = [features[-1]]
         for level in range(len(assignments) - 1, 0, -1):
-            received.append(features[level - 1] + assignments[level].broadcast(received[-1]))
+            received.append(assignments[level].broadcast_onto(features[level - 1], received[-1]))
         return received[::-1]
 
 
