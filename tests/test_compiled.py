@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mcgm import Batch, Committee, build, load
-from mcgm.compiled import CompiledPotential
+from mcgm.compiled import CompiledPotential, fused
 from mcgm.errors import ConfigError
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.testing import zoo
@@ -160,7 +161,7 @@ def test_it_follows_weights_casts_and_copies(traced_graphs):
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "prediction"])
 def test_what_the_compiler_gets_wrong_is_found_and_not_used(training, monkeypatch, caplog):
-    """Forces alone are off, as torch 2.13 has those of PaiNN under MCGM in training."""
+    """Forces alone are off, as torch 2.13 had those of PaiNN under MCGM in training."""
     compiled_graphs = []
 
     def wrong(graph, arguments):
@@ -176,6 +177,19 @@ def test_what_the_compiler_gets_wrong_is_found_and_not_used(training, monkeypatc
     assert compiled._graphs.count == 0
     assert len(compiled_graphs) == 1
     assert ["forces off by 2e-02" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_zeros_that_are_summed_into_are_not_those_of_another_matrix():
+    """Two layers of PaiNN under MCGM have this in their derivatives; wrong by the sums where constants are merged."""
+
+    def joined(index, rows, columns):
+        matrix = torch.cat([torch.zeros(5, 4), columns], dim=1)
+        return torch.zeros(5, 4).index_add(0, index, rows).T, matrix.T
+
+    given = torch.tensor([0, 3, 3, 4]), torch.ones(4, 4, requires_grad=True), torch.ones(5, 4, requires_grad=True)
+    function = fused(make_fx(joined)(*given), given, create_graph=True)
+    for found, expected in zip(function(*given), joined(*given), strict=True):
+        assert torch.equal(found, expected)
 
 
 class Halved(torch.autograd.Function):

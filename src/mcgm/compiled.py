@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource, LocalSource
+from torch._functorch import config as functorch_config
 from torch._inductor.compile_fx import compile_fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.fx import GraphModule
@@ -290,9 +291,18 @@ def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters
             "backbone that never look at them. Leave `compile` out."
         ) from error
     holds = _conditions(environment, values)
-    with torch.set_grad_enabled(wanted.create_graph):
-        function: Any = compile_fx(traced, arguments)
+    function = fused(traced, arguments, create_graph=wanted.create_graph)
     return _Graph(function, weights, results[-1], places, holds, wanted.create_graph)
+
+
+def fused(traced: GraphModule, arguments: Sequence[Any], *, create_graph: bool) -> Callable[..., Any]:
+    """The graph as fused kernels, differentiable once where `create_graph`.
+
+    Equal constants stay apart (`cse`): torch 2.13 would make the zeros that a sum starts from and those that are joined
+    to other columns one tensor, and write the sum into both.
+    """
+    with torch.set_grad_enabled(create_graph), functorch_config.patch(cse=False):
+        return compile_fx(traced, arguments)  # type: ignore[no-any-return]
 
 
 def _conditions(environment: ShapeEnv, values: Sequence[Any]) -> Callable[[Sequence[Leaf]], bool]:
