@@ -302,7 +302,8 @@ def fused(traced: GraphModule, arguments: Sequence[Any], *, create_graph: bool) 
     to other columns one tensor, and write the sum into both.
     """
     with torch.set_grad_enabled(create_graph), functorch_config.patch(cse=False):
-        return compile_fx(traced, arguments)  # type: ignore[no-any-return]
+        function: Any = compile_fx(traced, arguments)
+    return function  # type: ignore[no-any-return]
 
 
 def _conditions(environment: ShapeEnv, values: Sequence[Any]) -> Callable[[Sequence[Leaf]], bool]:

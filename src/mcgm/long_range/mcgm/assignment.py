@@ -247,8 +247,7 @@ class Assignment:
         member, cluster, weight = self.member[:end], self.cluster[:end], self.weight[:end]
         if self.is_hard:
             return Assignment.hard(cluster, self.clusters, weight.dtype)
-        rows = {"member": member, "cluster": cluster, "weight": weight, "members": members}
-        return replace(self, **rows, table=None, matrix=None, share=None)
+        return Assignment(member, cluster, weight, members, self.clusters)
 
     @property
     def labels(self) -> Int[Tensor, "member"]:
