@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import by_charge
 import suite_figures
 
 from mcgm.report.drawing import INK, panels, svg_file
@@ -58,7 +59,10 @@ def section(suite: str, folder: Path) -> str:
         " ".join([*notes(results), f"{_commands(results)}; {first.machine['cpu']}."]),
     ]
     if changes := _on_validation(results):
-        lines += ["", f"On the validation structures, energy and forces beside the local network, %: {changes}."]
+        what = "energy and forces" if any(row.force_change is not None for row in rows) else "energy"
+        lines += ["", f"On the validation structures, {what} beside the local network, %: {changes}."]
+    if of_ions := by_charge.table(folder):
+        lines += ["", *of_ions]
     if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
     if _has_step_times(suite, results):
@@ -90,9 +94,8 @@ def _on_validation(results: Sequence[RunResult]) -> str:
         )
         moved.append(dataclasses.replace(result, metrics=metrics))
     rows = [row for row in summarize(moved) if row.energy_change is not None]
-    return "; ".join(
-        f"{row.label} {' and '.join(map(signed_spread, (row.energy_change, row.force_change)))}" for row in rows
-    )
+    both = {row.label: [c for c in (row.energy_change, row.force_change) if c is not None] for row in rows}
+    return "; ".join(f"{label} {' and '.join(map(signed_spread, changes))}" for label, changes in both.items())
 
 
 def signed_spread(change: Spread | None) -> str:
