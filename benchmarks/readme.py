@@ -15,6 +15,7 @@ from pathlib import Path
 import conservation
 import electrostatics_table
 import numpy as np
+import reach
 import speed_tables
 import suite_across
 import suite_figures
@@ -283,6 +284,7 @@ def filled(text: str) -> str:
         "conservation": conservation.table,
         "suites": suite_results.sections,
         "across": suite_across.table,
+        "reach": reach.table,
     } | {f"step_times_{suite}": lambda suite=suite: suite_results.step_times(suite) for suite in SUITES}
     for name, table in tables.items():
         if f"<!-- table:{name} -->" not in text:

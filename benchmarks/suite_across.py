@@ -38,8 +38,7 @@ def rows() -> Rows:
     for suite, folder in suite_results.stored():
         if suite == "rivals":
             results = suite_results.ordered(suite, read_results(folder))
-            name = f"{results[0].dataset}, {results[0].backbone}"
-            found[name] = {row.variant: row for row in summarize(results)}
+            found[suite_results.setting(suite, results[0])] = {row.variant: row for row in summarize(results)}
     return found
 
 

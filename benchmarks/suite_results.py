@@ -43,6 +43,13 @@ def sections() -> str:
     return "\n\n".join(found) if found else "No suite has been run to the end and stored yet."
 
 
+def setting(suite: str, result: RunResult) -> str:
+    """Data set and backbone, and the cutoff where it is not the suite's."""
+    cutoff = result.config["model"]["cutoff"]
+    usual = suite_recipe(suite).get("model", {}).get("cutoff", cutoff)
+    return f"{result.dataset}, {result.backbone}" + ("" if cutoff == usual else f", cutoff {cutoff:g} Å")
+
+
 def section(suite: str, folder: Path) -> str:
     """Heading, table, what a reader must know, and the figure of one comparison."""
     results = ordered(suite, read_results(folder))
@@ -50,7 +57,7 @@ def section(suite: str, folder: Path) -> str:
     # cells run beside each other, and stop and go on: times are in the table of steps
     shown = [dataclasses.replace(row, seconds_per_epoch=None) for row in rows]
     lines = [
-        f"### {suite.capitalize()}: {first.dataset}, {first.backbone}",
+        f"### {suite.capitalize()}: {setting(suite, first)}",
         "",
         f"{SUITES[suite].capitalize()}; {first.metrics.n_structures:,} test structures.",
         "",
