@@ -18,6 +18,7 @@ from side_by_side import RESULTS, write
 from mcgm.provenance import provenance
 from mcgm.report.result import RunResult, read_results
 from mcgm.report.summary import Spread
+from mcgm.suites import suite_recipe
 from mcgm.training.config import DataConfig
 from mcgm.training.preparation import open_parts
 from mcgm.training.recipe import to_config
@@ -72,9 +73,9 @@ def _spread(values: Spread | None) -> str:
 def main() -> None:
     """Measure and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comparison", type=Path, metavar="FOLDER", help="a finished comparison")
+    parser.add_argument("comparison", type=Path, metavar="FOLDER", help="a finished suite, <suite>-<data>")
     comparison = parser.parse_args().comparison
-    order = list(json.loads((comparison / "recipe.json").read_text(encoding="utf-8"))["variants"])
+    order = list(suite_recipe(comparison.name.split("-")[0])["variants"])
     results = sorted(read_results(comparison / "cells"), key=lambda result: (order.index(result.variant), result.seed))
     figures = errors(comparison, results)
     write(RESULTS / comparison.name / FILE, figures | {"provenance": provenance(["python", *sys.argv])})
