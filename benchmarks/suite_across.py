@@ -62,8 +62,8 @@ def table() -> str:
             *lines,
             "",
             "Change of the error against the local network, %, mean ± standard error, paired over seeds; negative is "
-            "better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. Every line has its "
-            "section below, with its commands.",
+            "better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. Commands of every "
+            "line: in its section of `docs/comparison.md`.",
         ]
     )
 
@@ -80,7 +80,7 @@ def draw() -> None:
     """The same as a figure: a row for every data set, a dot for every block."""
     found = rows()
     canvas, axes = panels(2)
-    canvas.set_figheight(1.2 + 0.62 * len(found))
+    canvas.set_figheight(1.2 + 0.85 * len(found))
     columns = [variant for variant in COLUMNS if any(variant in row for row in found.values())]
     for panel, what, title in zip(axes, ("energy_change", "force_change"), ("energy", "force"), strict=True):
         panel.axvline(0, color=INK, linewidth=0.8)
