@@ -140,3 +140,47 @@ def test_elements_that_no_structure_to_train_on_has_are_left_out_of_the_errors(t
     assert potential.elements == parts.train.elements
     with pytest.raises(StructureError, match="As, an element"):
         potential(Batch.from_atoms([frames[9]], cutoff=potential.cutoff))
+
+
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ("none", False),
+        ("range", False),
+        ("mcgm_paper", False),
+        ("mcgm", True),
+        ("mcgm_mixing", True),
+        ("charges", True),
+        ("mcgm_charges", True),
+        ({"long_range": "mcgm", "long_range_options": {"scope": "molecule"}}, False),
+        ({"long_range": "charges", "long_range_options": {"constraint": "none"}}, False),
+    ],
+    ids=str,
+)
+def test_a_network_that_is_not_told_the_charge_of_ions_says_so(tmp_path, labelled, caplog, block, told):
+    """To it a cation and the neutral molecule of the same atoms are one, with errors of electronvolts."""
+    frames = labelled(12)
+    for atoms in frames[::3]:
+        atoms.info["charge"] = 1.0
+    ase.io.write(tmp_path / "ions.extxyz", frames)
+    model = {"cutoff": 3.0} | (block if isinstance(block, dict) else {"long_range": block})
+    config = to_config({"data": {"path": str(tmp_path / "ions.extxyz")}, "model": model}, TrainConfig)
+    potential = make_potential(config, open_parts(config.data))
+    assert ("total charges of 0, +1 e" in caplog.text) is not told
+
+    ion, neutral = frames[0].copy(), frames[0].copy()
+    neutral.info["charge"] = 0.0
+    energies = potential(Batch.from_atoms([ion, neutral], cutoff=potential.cutoff)).energy.detach()
+    assert (abs(float(energies[0] - energies[1])) > 1e-6) is told
+
+
+def test_nothing_is_said_of_charges_where_all_are_alike(tmp_path, labelled, caplog):
+    frames = labelled(12)
+    for atoms in frames:
+        atoms.info["charge"] = -1.0
+    ase.io.write(tmp_path / "anions.extxyz", frames)
+    config = to_config(
+        {"data": {"path": str(tmp_path / "anions.extxyz")}, "model": {"long_range": "none"}}, TrainConfig
+    )
+    make_potential(config, open_parts(config.data))
+    assert "total charges" not in caplog.text

@@ -122,6 +122,12 @@ class Dataset(Sequence[Structure]):
         column = self._columns.energy
         return np.full(len(self), np.nan) if column is None else column[self.indices]
 
+    @property
+    def total_charges(self) -> Float[np.ndarray, "structure"]:
+        """Total charge of each structure, e; zero where the file says nothing."""
+        column = self._columns.charge
+        return np.zeros(len(self)) if column is None else column[self.indices]
+
     def lacks(self, quantity: str) -> Bool[np.ndarray, "structure"]:
         """Which structures have no such label: "energy", "forces", "stress", "dipole" or "charges"."""
         column = getattr(self._columns, quantity)

@@ -137,6 +137,11 @@ class LongRangeSpec(ABC):
         """Whether the block predicts charges."""
         return False
 
+    @property
+    def knows_total_charge(self) -> bool:
+        """Whether the block is told the total charge of a structure; else ions are like neutral structures to it."""
+        return False
+
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

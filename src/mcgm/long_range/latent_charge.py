@@ -54,6 +54,11 @@ class LatentCharges(LongRangeSpec):
         return True
 
     @property
+    def knows_total_charge(self) -> bool:
+        """Whether charges sum to it."""
+        return self.constraint == "total"
+
+    @property
     def not_promised(self) -> dict[Promise, str]:
         """What interacts as 1/R never stands alone."""
         return {

@@ -54,6 +54,11 @@ class Together(LongRangeSpec):
         return any(block.has_charges for block in self.blocks)
 
     @property
+    def knows_total_charge(self) -> bool:
+        """Whether any block does."""
+        return any(block.knows_total_charge for block in self.blocks)
+
+    @property
     def recluster(self) -> str:
         """That of the block with clusters; "forward" where none has."""
         return next((block.recluster for block in self.blocks if hasattr(block, "recluster")), "forward")

@@ -169,6 +169,7 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
         potential = _started(config, parts, saved_network(config.start))
         refit(potential, fit.dataset(parts.train, parts.everything), fit)
     _require_labels(config, potential, parts.train)
+    _tell_of_charges(config, potential, parts.train)
     freeze(potential, config.training, started=started)
     return potential.to(WEIGHTS[config.training.precision])
 
@@ -202,6 +203,21 @@ def _require_labels(config: TrainConfig, potential: Potential, train: Dataset) -
             )
         if weight > 0 and train.lacks(label).all():
             raise ConfigError(f"{key} is {weight:g}, but {config.data.path} has no {label}. Declare them (data.keys).")
+
+
+def _tell_of_charges(config: TrainConfig, potential: Potential, train: Dataset) -> None:
+    """Warn where total charges differ and the network cannot know."""
+    charges, counts = np.unique(train.total_charges, return_counts=True)
+    if len(charges) < 2 or potential.specification.knows_total_charge:
+        return
+    _log.warning(
+        "%s: structures to train on have total charges of %s e (%.0f %% not the commonest), which long_range=%r is not "
+        "told: ions are like neutral structures to it. mcgm, mcgm_mixing, mcgm_charges and charges are told.",
+        config.data.path,
+        ", ".join(f"{charge:+g}" if charge else "0" for charge in charges[:6]) + (", …" if len(charges) > 6 else ""),
+        100 * (1 - counts.max() / counts.sum()),
+        config.model.long_range,
+    )
 
 
 def _calibration(train: Dataset, cutoff: float) -> Iterator[Batch]:

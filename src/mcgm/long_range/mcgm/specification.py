@@ -128,6 +128,11 @@ class MCGM(LongRangeSpec):
         """Whether the rules assign labels that flip."""
         return not self.is_smooth
 
+    @property
+    def knows_total_charge(self) -> bool:
+        """Whether it is embedded."""
+        return self.total_charge == "embedded"
+
     @classmethod
     def smooth(cls, *, levels: int = 3, reduction: float = 2.0, **options: Any) -> Self:
         """The default: element clusters, learned prototypes above, energies counted per atom."""
