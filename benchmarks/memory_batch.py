@@ -1,21 +1,23 @@
 """How much memory does MCGM need for a batch of molecules? Peak of a process, beside the same network alone.
 
-python benchmarks/memory_batch.py [--molecules 64] [--backbones NAME ...] [--blocks mcgm mcgm_paper ...]
+python benchmarks/memory_batch.py [--molecules 64] [--backbones NAME ...] [--blocks mcgm mcgm_paper ...] [--rounds 5]
 
-Energy and forces, and a training step, at the published size, each in a process of its own. Figures of backbones that
+Energy and forces, and a training step, at the published size, each in a process of its own, several times in turns:
+the peak of a process scatters by several per cent with what the allocator gives back. Figures of backbones that
 this call does not measure are kept, each with the command and machine that gave it.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 
 import torch
 from memory import peak_mib
 from overhead import ATOMS, CUTOFF, MOLECULES, kept, molecules
-from side_by_side import store
+from side_by_side import ratio, store
 
 from mcgm import Batch, build
 from mcgm.backbones import BACKBONES
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--molecules", type=int, default=MOLECULES, help="in the batch")
     parser.add_argument("--backbones", nargs="+", default=["schnet", "painn"], choices=list(BACKBONES), metavar="NAME")
     parser.add_argument("--blocks", nargs="+", default=["mcgm", "mcgm_paper"], metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", nargs=3, metavar=("BACKBONE", "BLOCK", "TASK"), help="in this process; one figure")
     options = parser.parse_args()
     keep_freed_memory()
@@ -70,11 +73,14 @@ def main() -> None:
     for backbone in options.backbones:
         found: dict[str, object] = {"molecules": options.molecules}
         for task in TASKS:
-            mib = {block: measured(backbone, block, options.molecules, task) for block in ("none", *options.blocks)}
+            mib: dict[str, list[float]] = {block: [] for block in ("none", *options.blocks)}
+            for _ in range(options.rounds):
+                for block, values in mib.items():
+                    values.append(measured(backbone, block, options.molecules, task))
             print(f"{backbone}, {task}: {mib}", file=sys.stderr)
             found[task] = {
-                "MiB": mib,
-                "ratio to local": {block: round(mib[block] / mib["none"], 4) for block in options.blocks},
+                "MiB": {block: statistics.median(values) for block, values in mib.items()},
+                "ratio to local": {block: ratio(mib, block, "none") for block in options.blocks},
             }
         figures[backbone] = found | {"provenance": provenance(["python", *sys.argv])}
     store("memory_batch", figures)

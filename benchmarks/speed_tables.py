@@ -261,12 +261,21 @@ def memory_batch() -> str:
         found = figures[backbone]
         commands.append(found["provenance"]["command"])
         for task in TASKS:
-            ratios = " | ".join(f"{found[task]['ratio to local'][block]:.3f}" for block in blocks)
+            ratios = " | ".join(_memory_ratio(found[task]["ratio to local"][block]) for block in blocks)
             alone = found[task]["MiB"]["none"]
             lines.append(f"| {backbone}, {task} | {found['molecules']} | {alone:,.0f} | {ratios} |")
     question = figures["question"][0].upper() + figures["question"][1:]
     ran = ", ".join(f"`{command}`" for command in dict.fromkeys(commands))
-    return "\n".join([*lines, "", f"{question}. Ratio to the same backbone alone. {ran}."])
+    return "\n".join(
+        [*lines, "", f"{question}. Ratio to the same backbone alone; with quartiles, of several processes. {ran}."]
+    )
+
+
+def _memory_ratio(ratio: float | dict[str, float]) -> str:
+    """Median and quartiles of several processes, or the one that was measured."""
+    if isinstance(ratio, float):
+        return f"{ratio:.3f}"
+    return f"{ratio['median']:.3f} [{ratio['quartile_1']:.3f}, {ratio['quartile_3']:.3f}]"
 
 
 def weak_scaling() -> str:
