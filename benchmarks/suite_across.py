@@ -53,10 +53,10 @@ def table() -> str:
     for name, row in found.items():
         local = row["local"]
         changes = (_change(row.get(variant), "energy_change") for variant in columns)
-        lines.append(f"| {name} | energy | {local.energy.mean:.3g} meV | " + " | ".join(changes) + " |")
+        lines.append(f"| {name} | energy | {_error(local.energy)} meV | " + " | ".join(changes) + " |")
         if local.force is not None:
             changes = (_change(row.get(variant), "force_change") for variant in columns)
-            lines.append(f"| | forces | {local.force.mean:.3g} meV/Å | " + " | ".join(changes) + " |")
+            lines.append(f"| | forces | {_error(local.force)} meV/Å | " + " | ".join(changes) + " |")
     return "\n".join(
         [
             *lines,
@@ -66,6 +66,10 @@ def table() -> str:
             "line: in its section of `docs/comparison.md`.",
         ]
     )
+
+
+def _error(spread: Spread) -> str:
+    return f"{spread.mean:,.0f}" if spread.mean >= 100 else f"{spread.mean:.3g}"
 
 
 def _change(row: VariantSummary | None, what: str) -> str:
