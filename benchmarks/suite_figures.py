@@ -29,10 +29,11 @@ def by_size(comparison: Path, results: Sequence[RunResult]) -> dict[str, Any]:
             sizes = arrays["n_atoms"]
             errors = 1e3 * np.abs(arrays["energy_predicted"] - arrays["energy"])
         if edges is None:
-            edges = np.quantile(sizes, np.linspace(0, 1, QUANTILES + 1))
-        part = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, QUANTILES - 1)
-        found.setdefault(result.variant, []).append([float(errors[part == k].mean()) for k in range(QUANTILES)])
-    if edges is None:
+            edges = np.unique(np.quantile(sizes, np.linspace(0, 1, QUANTILES + 1)))  # equal where many have one size
+        parts = len(edges) - 1
+        part = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, parts - 1)
+        found.setdefault(result.variant, []).append([float(errors[part == k].mean()) for k in range(parts)])
+    if edges is None or len(edges) < 2:
         return {}
     return {
         "kind": "errors by size",
