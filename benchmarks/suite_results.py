@@ -45,9 +45,10 @@ def sections() -> str:
 
 def setting(suite: str, result: RunResult) -> str:
     """Data set and backbone, and the cutoff where it is not the suite's."""
-    cutoff = result.config["model"]["cutoff"]
-    usual = suite_recipe(suite).get("model", {}).get("cutoff", cutoff)
-    return f"{result.dataset}, {result.backbone}" + ("" if cutoff == usual else f", cutoff {cutoff:g} Å")
+    cutoff = result.config.get("model", {}).get("cutoff")
+    usual = suite_recipe(suite).get("model", {}).get("cutoff")
+    is_usual = None in (cutoff, usual) or cutoff == usual
+    return f"{result.dataset}, {result.backbone}" + ("" if is_usual else f", cutoff {cutoff:g} Å")
 
 
 def section(suite: str, folder: Path) -> str:

@@ -77,3 +77,33 @@ def test_what_was_not_measured_is_said(suite_results, kept, monkeypatch):
     monkeypatch.setattr(suite_results, "RESULTS", kept)
     assert "step_times.py aqm" in suite_results.step_times("aqm")
     assert not list(suite_results.stored(kept / "nothing"))
+
+
+def test_parts_of_one_size_are_one(suite_results, result_maker, tmp_path):
+    sizes = np.array([42, 42, 42, 42, 42, 42, 50, 51])
+    (tmp_path / "cells").mkdir()
+    np.savez(
+        tmp_path / "cells" / "mcgm-seed0.npz", n_atoms=sizes, energy=0.0 * sizes, energy_predicted=0.001 + 0 * sizes
+    )
+    result = dataclasses.replace(result_maker("mcgm", 0, 0.1), predictions="mcgm-seed0.npz")
+    found = suite_results.suite_figures.by_size(tmp_path, [result])
+    assert found["energy_mae_mev"]["mcgm"] == pytest.approx([1, 1])
+    assert len(found["atoms"]) == 3
+
+
+def test_a_cutoff_that_is_not_the_suites_is_named(suite_results, result_maker):
+    result = dataclasses.replace(result_maker("mcgm", 0, 0.1), config={"model": {"cutoff": 3.0}})
+    assert suite_results.setting("rivals", result).endswith(", cutoff 3 Å")
+    assert "cutoff" not in suite_results.setting(
+        "rivals", dataclasses.replace(result, config={"model": {"cutoff": 5.0}})
+    )
+
+
+def test_one_table_has_every_data_set_and_marks_what_seeds_tell(suite_results, kept, monkeypatch):
+    import suite_across
+
+    monkeypatch.setattr(suite_across.suite_results, "RESULTS", kept)
+    stored = suite_across.suite_results.stored
+    monkeypatch.setattr(suite_across.suite_results, "stored", lambda: stored(kept))
+    row = next(line for line in suite_across.table().splitlines() if "| energy |" in line)
+    assert row == "| sample, schnet | energy | 210 meV | **−50.0 ± 0.0** |"
