@@ -30,7 +30,7 @@ PARTS = ("neutral", "ions")
 def errors(comparison: Path, results: Sequence[RunResult]) -> dict[str, Any]:
     """Mean absolute energy errors of every variant and seed, meV, apart for neutral test structures and ions."""
     test = open_parts(to_config(results[0].config["data"], DataConfig)).test
-    charged = np.array([test[k].charge != 0 for k in range(len(test))])
+    charged = test.total_charges != 0
     found: dict[str, dict[str, list[float]]] = {}
     for result in results:
         if result.predictions is None:
@@ -55,7 +55,7 @@ def table(folder: Path) -> list[str]:
     record = json.loads(path.read_text(encoding="utf-8"))
     count = record["structures"]
     lines = [
-        "Known by their charge? The same errors apart:",
+        "The same errors apart for neutral structures and ions:",
         "",
         f"| Variant | {count['neutral']} neutral structures, meV | {count['ions']} ions, meV |",
         "|---|---:|---:|",

@@ -3,7 +3,7 @@
     python benchmarks/reach.py pubchem_xtb conformers_xtb conformer_benchmark
 
 The width is the largest distance of two atoms. An atom at one end learns of one at the other only where the width is
-at most the number of layers times the cutoff, and in the middle of it every atom learns of both.
+at most the number of layers times the cutoff.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REACHES = (9.0, 15.0)
 
 
 def widths(name: str) -> dict[str, Any]:
-    """Quartiles of the widths (Å), and the share of test structures that are wider than each reach."""
+    """A tenth, half and nine tenths of the widths (Å), and the share of test structures that are wider than each reach."""
     test = open_parts(to_config(data_settings(name), DataConfig)).test
     width = np.array([pdist(structure.positions).max(initial=0.0) for structure in test])
     return {
