@@ -29,7 +29,7 @@ REACHES = (9.0, 15.0)
 
 
 def widths(name: str) -> dict[str, Any]:
-    """A tenth, half and nine tenths of the widths (Å), and the share of test structures that are wider than each reach."""
+    """Tenth, median and nine tenths of the widths (Å), and the share of structures that are wider than each reach."""
     test = open_parts(to_config(data_settings(name), DataConfig)).test
     width = np.array([pdist(structure.positions).max(initial=0.0) for structure in test])
     return {
