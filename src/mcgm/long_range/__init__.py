@@ -11,6 +11,7 @@ from mcgm.long_range.ewald import EwaldMessages
 from mcgm.long_range.latent_charge import LatentCharges
 from mcgm.long_range.mcgm.specification import MCGM
 from mcgm.long_range.neural_atoms import NeuralAtoms
+from mcgm.long_range.orientation import Orientations
 from mcgm.long_range.p3m import NeuralP3M
 from mcgm.long_range.relay import RANGE
 from mcgm.long_range.together import Together
@@ -31,6 +32,20 @@ def mcgm_with_charges(
     return Together((mcgm, LatentCharges(width=width, constraint=constraint, periodic_sum=periodic_sum)))
 
 
+def mcgm_with_orientations(
+    *,
+    levels: int = 3,
+    reduction: float = 2.0,
+    activation: str = "silu",
+    scope: Literal["system", "molecule"] = "system",
+    tensors: int = 16,
+    reach: float = 3.0,
+) -> Together:
+    """MCGM, smooth, and an exchange of vectors and tensors within elements. For the options see there."""
+    mcgm = MCGM.smooth(levels=levels, reduction=reduction, activation=activation, scope=scope)
+    return Together((mcgm, Orientations(tensors=tensors, reach=reach, scope=scope)))
+
+
 BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "none": NoLongRange,
     "mcgm": MCGM.smooth,
@@ -44,6 +59,8 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "element_mean": ElementMean,
     "charges": LatentCharges,
     "mcgm_charges": mcgm_with_charges,
+    "orientations": Orientations,
+    "mcgm_oriented": mcgm_with_orientations,
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
     "ewald": EwaldMessages.of_size,
@@ -59,6 +76,7 @@ SPECIFICATIONS: dict[str, type[Any]] = {
     "element_mean": ElementMean,
     "charges": LatentCharges,
     "together": Together,
+    "orientations": Orientations,
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
     "ewald": EwaldMessages,
@@ -83,5 +101,6 @@ __all__ = [
     "NeuralAtoms",
     "NeuralP3M",
     "NoLongRange",
+    "Orientations",
     "Together",
 ]

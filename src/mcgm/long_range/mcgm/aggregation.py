@@ -45,9 +45,22 @@ class Attention(nn.Module):
         self, nodes: Float[Tensor, "member channel"], assignment: Assignment
     ) -> Float[Tensor, "cluster channel"]:
         """Features of the clusters."""
-        weight = torch.exp(STEEPEST * torch.tanh(self.score(nodes) / STEEPEST))
-        value, weight = assignment.mean(torch.cat([weight * nodes, weight], dim=1)).chunk(2, dim=1)
-        return value / weight.clamp(min=_FLOOR)
+        return attended_mean(nodes, self.score(nodes), assignment)
+
+
+def attended_mean(
+    values: Float[Tensor, "member *component channel"],
+    score: Float[Tensor, "member channel"],
+    assignment: Assignment,
+) -> Float[Tensor, "cluster *component channel"]:
+    """Mean over the members of each cluster, weighted by exp(s tanh(score / s)): each channel by its own, whatever
+    number of components it has."""
+    weight = torch.exp(STEEPEST * torch.tanh(score / STEEPEST))
+    members, channels = score.shape
+    weighted = values.view(members, -1, channels) * weight[:, None]
+    mean = assignment.mean(torch.cat([weighted.flatten(1), weight], dim=1)).view(-1, weighted.shape[1] + 1, channels)
+    attended = mean[:, :-1] / mean[:, -1:].clamp(min=_FLOOR)
+    return attended.view(attended.shape[0], *values.shape[1:])
 
 
 AGGREGATIONS: dict[str, type[Mean] | type[Attention]] = {"mean": Mean, "attention": Attention}

@@ -1,0 +1,240 @@
+"""How surroundings are turned against each other, however far apart: vectors and tensors in the cluster exchange.
+
+Pooled scalars do not know how one end of a molecule is turned against the other. Here every atom makes a vector and a
+second-rank tensor of its near neighbours, clusters hold their means, and atoms read the products of their own with
+those of their cluster: invariant scalars that depend on angles between surroundings at any distance.
+
+| quantity | equation | here |
+|---|---|---|
+| harmonics | Y_1m(u), Y_2m(u) of the direction u, products over m sum to P_l(u·v) | `harmonics` |
+| surroundings | T_i,lm,c = sum_j (R e(r_ij))_c (S h_j)_c Y_lm(u_ij) over neighbours within reach | `surroundings` |
+| cluster | M_k,lm,c = sum_i w_ic T_i,lm,c / sum_i w_ic, w_ic = exp(3 tanh((A h_i)_c / 3)) | `attended_mean` |
+| products | q_i,lc = sum_m T_i,lm,c M_k(i),lm,c | `products` |
+| update | O silu(LN(B h_i + Q q_i)) | `OrientationLayer` |
+
+Radial functions e vanish at the reach, with three derivatives. The means are order parameters: of first degree as in a
+polar, of second degree as in a nematic liquid (de Gennes and Prost, The Physics of Liquid Crystals). The block is ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from mcgm.batch import Batch
+from mcgm.errors import ConfigError
+from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.mcgm.aggregation import attended_mean
+from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.clusterers import ByAtom, ByElement, Clusterer, Everything
+from mcgm.long_range.mcgm.fading import FadingMolecules
+from mcgm.long_range.mcgm.scope import Guests, Scope, WholeSystem
+from mcgm.long_range.options import require_choice, require_positive, require_whole
+from mcgm.neighbors import Edges, Neighbors, edge_vectors
+from mcgm.radial import BesselBasis, PolynomialEnvelope
+from mcgm.segments import segment_sum, take
+
+CLUSTERS: dict[str, Clusterer] = {"element": ByElement(), "system": Everything(), "atom": ByAtom()}
+"""Who shares vectors and tensors, by the name that specifications use."""
+
+SCOPES: dict[str, type[Scope]] = {"system": WholeSystem, "molecule": FadingMolecules}
+
+FRESH = 0.2
+"""Fresh weights of the update, relative to what linear layers start with: a network starts close to itself alone."""
+
+SPREAD = 1.5
+"""Standard deviation of fresh radial weights: products are then of order one."""
+
+
+@dataclass(frozen=True)
+class Orientations(LongRangeSpec):
+    """Exchange of vectors and second-rank tensors within clusters. Ours; see the module.
+
+    Smooth, invariant, size-consistent for copies, periodic; exactly additive over molecules with scope "molecule".
+    Gives no energies of its own; meant beside `MCGM` (`long_range="mcgm_oriented"`).
+
+    Args:
+        tensors: vectors and tensors for each atom and cluster, as channels.
+        reach: Å, how far an atom looks for its own surroundings; at most the backbone's cutoff.
+        radial: radial functions of those neighbours.
+        clusters: "element": an exchange among the atoms of each element; "system": among all; "atom": a control, every
+            atom a cluster by itself, so that all layers are there and nothing is exchanged.
+        scope: "system": over the whole structure; "molecule": within covalently connected molecules, fading as bonds
+            break.
+    """
+
+    tensors: int = 16
+    reach: float = 3.0
+    radial: int = 8
+    clusters: Literal["element", "system", "atom"] = "element"
+    scope: Literal["system", "molecule"] = "system"
+
+    def __post_init__(self) -> None:
+        require_whole("tensors", self.tensors, 1)
+        require_whole("radial", self.radial, 1)
+        require_positive("reach", self.reach, "Å")
+        require_choice("clusters", self.clusters, CLUSTERS)
+        require_choice("scope", self.scope, SCOPES)
+
+    def build(self, channels: int, layers: int) -> LongRange:
+        """The module for a backbone of this width and depth."""
+        return OrientationExchange(channels, layers, self)
+
+
+@dataclass(frozen=True, eq=False)
+class OrientationIndex:
+    """Rows of the batch's neighbours that are near, these neighbours, and who shares: guests stand after all atoms."""
+
+    row: Int[Tensor, "edge"]
+    near: Neighbors
+    assignment: Assignment
+    guests: Guests | None
+
+
+@dataclass(frozen=True, eq=False)
+class OrientationState:
+    """What every layer reads: near neighbours, their harmonics and radial functions, and who shares with whom.
+
+    `pooled` is the assignment of atoms and guests as present as they are, `home` that of the atoms alone.
+    """
+
+    batch: Batch
+    near: Neighbors
+    harmonics: Float[Tensor, "edge harmonic"]
+    radial: Float[Tensor, "edge radial"]
+    guests: Guests | None
+    pooled: Assignment
+    home: Assignment
+
+
+def harmonics(direction: Float[Tensor, "edge 3"]) -> Float[Tensor, "edge 8"]:
+    """Real harmonics of degree 1 (three) and 2 (five): products over one degree sum to its Legendre polynomial."""
+    x, y, z = direction.unbind(-1)
+    root = math.sqrt(3)
+    second = (root * x * y, root * y * z, root * z * x, 0.5 * root * (x * x - y * y), z * z - 0.5 * (x * x + y * y))
+    return torch.stack([x, y, z, *second], dim=-1)
+
+
+def products(
+    own: Float[Tensor, "atom harmonic channel"], other: Float[Tensor, "atom harmonic channel"]
+) -> Float[Tensor, "atom degree_and_channel"]:
+    """Scalar products degree by degree."""
+    product = own * other
+    return torch.cat([product[:, :3].sum(1), product[:, 3:].sum(1)], dim=-1)
+
+
+class OrientationLayer(nn.Module):
+    """One layer's exchange."""
+
+    def __init__(self, channels: int, tensors: int, radial: int) -> None:
+        super().__init__()
+        self.source = nn.Linear(channels, tensors, bias=False)
+        self.filter = nn.Linear(radial, tensors, bias=False)
+        self.score = nn.Linear(channels, tensors, bias=False)
+        self.atom = nn.Linear(channels, channels)
+        self.product = nn.Linear(2 * tensors, channels, bias=False)
+        self.norm = nn.LayerNorm(channels)
+        self.output = nn.Linear(channels, channels)
+        nn.init.normal_(self.source.weight, std=channels**-0.5)
+        nn.init.normal_(self.filter.weight, std=SPREAD)
+        nn.init.zeros_(self.score.weight)
+        with torch.no_grad():
+            self.output.weight.mul_(FRESH)
+            self.output.bias.mul_(FRESH)
+
+    def forward(self, scalars: Float[Tensor, "atom channel"], state: OrientationState) -> Float[Tensor, "atom channel"]:
+        """Update of the atoms' scalars."""
+        own = self.surroundings(scalars, state)
+        shared, score = own, self.score(scalars)
+        if state.guests is not None:
+            shared = torch.cat([shared, take(shared, state.guests.atom)])
+            score = torch.cat([score, take(score, state.guests.atom)])
+        clusters = attended_mean(shared, score, state.pooled)
+        received = state.home.broadcast(clusters.flatten(1)).view_as(own)
+        return self.output(silu(self.norm(self.atom(scalars) + self.product(products(own, received)))))
+
+    def surroundings(
+        self, scalars: Float[Tensor, "atom channel"], state: OrientationState
+    ) -> Float[Tensor, "atom harmonic channel"]:
+        """Vectors and tensors of every atom's near neighbours."""
+        message = take(self.source(scalars), state.near.source) * self.filter(state.radial)
+        return segment_sum(state.harmonics[:, :, None] * message[:, None], state.near.target, scalars.shape[0])
+
+
+class OrientationExchange(LongRange):
+    """The module behind `Orientations`."""
+
+    def __init__(self, channels: int, layers: int, options: Orientations) -> None:
+        super().__init__()
+        self.reach = float(options.reach)
+        self.rule = CLUSTERS[options.clusters]
+        self.scope = SCOPES[options.scope]()
+        self.basis = BesselBasis(self.reach, options.radial)
+        self.envelope = PolynomialEnvelope(self.reach)
+        self.layers = nn.ModuleList(OrientationLayer(channels, options.tensors, options.radial) for _ in range(layers))
+
+    def index(self, batch: Batch) -> OrientationIndex:
+        """Near neighbours, and groups.
+
+        Raises:
+            ConfigError: the batch has no neighbours so far away.
+        """
+        if batch.cutoff < self.reach:
+            raise ConfigError(
+                f"reach is {self.reach:g} Å, neighbours are known within {batch.cutoff:g} Å; required: a reach that is "
+                "at most the cutoff of the network."
+            )
+        found = self.scope(batch)
+        group, kind = found.group, batch.numbers
+        if found.guests is not None:
+            group = torch.cat([group, found.guests.group])
+            kind = torch.cat([kind, take(kind, found.guests.atom)])
+        nodes = Nodes.grouped(group, len(found.molecule), kind)
+        assignment = self.rule.known(nodes, self.rule.layout(nodes), batch.positions.dtype)
+        assert assignment is not None, "rules of `CLUSTERS` look at the composition alone."
+        with torch.no_grad():
+            row = torch.nonzero(batch.edges.length < self.reach).flatten()
+        all_of_them, image = batch.neighbors, batch.neighbors.image[row]
+        crossing = torch.nonzero(image.any(dim=1)).flatten()
+        near = Neighbors(all_of_them.source[row], all_of_them.target[row], image, crossing)
+        return OrientationIndex(row, near, assignment, found.guests)
+
+    def begin(
+        self,
+        batch: Batch,
+        index: OrientationIndex,
+        *,
+        clusters: tuple[tuple[Assignment, ...], ...] | None,
+        generator: torch.Generator | None,
+    ) -> OrientationState:
+        """Harmonics and radial functions of the near neighbours."""
+        edges = self._edges(batch, index)
+        radial = self.basis(edges.length) * self.envelope(edges.length)[:, None]
+        angular = harmonics(edges.vector / edges.length[:, None])
+        pooled = home = index.assignment
+        if index.guests is not None:
+            present = index.guests.presence(batch).weight
+            pooled = pooled.faded(torch.cat([present.new_ones(batch.n_atoms), present]))
+            home = home.first(batch.n_atoms)
+        return OrientationState(batch, index.near, angular, radial, index.guests, pooled, home)
+
+    @staticmethod
+    def _edges(batch: Batch, index: OrientationIndex) -> Edges:
+        rounding = None if batch.rounding is None else take(batch.rounding, index.row)
+        return edge_vectors(index.near, batch.positions, batch.cell, batch.molecule, rounding)
+
+    def exchange(
+        self, layer: int, scalars: Float[Tensor, "atom channel"], state: OrientationState
+    ) -> tuple[Float[Tensor, "atom channel"], OrientationState]:
+        """Products of the atoms' own vectors and tensors with those of their cluster."""
+        return self.layers[layer](scalars, state), state
+
+    def contribution(self, scalars: Float[Tensor, "atom channel"], state: Any) -> Contribution:
+        """No energy of its own."""
+        return Contribution.none(state.batch)
