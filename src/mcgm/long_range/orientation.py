@@ -122,8 +122,8 @@ def harmonics(direction: Float[Tensor, "edge 3"]) -> Float[Tensor, "edge 8"]:
 
 
 def products(
-    own: Float[Tensor, "atom harmonic channel"], other: Float[Tensor, "atom harmonic channel"]
-) -> Float[Tensor, "atom degree_and_channel"]:
+    own: Float[Tensor, "atom harmonic tensor"], other: Float[Tensor, "atom harmonic tensor"]
+) -> Float[Tensor, "atom product"]:
     """Scalar products degree by degree."""
     product = own * other
     return torch.cat([product[:, :3].sum(1), product[:, 3:].sum(1)], dim=-1)
@@ -161,7 +161,7 @@ class OrientationLayer(nn.Module):
 
     def surroundings(
         self, scalars: Float[Tensor, "atom channel"], state: OrientationState
-    ) -> Float[Tensor, "atom harmonic channel"]:
+    ) -> Float[Tensor, "atom harmonic tensor"]:
         """Vectors and tensors of every atom's near neighbours."""
         message = take(self.source(scalars), state.near.source) * self.filter(state.radial)
         return segment_sum(state.harmonics[:, :, None] * message[:, None], state.near.target, scalars.shape[0])
