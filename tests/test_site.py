@@ -90,7 +90,7 @@ def test_every_command_has_its_help(pages):
 
 
 def test_formulas_are_mathml(pages):
-    assert pages["theory.html"].count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 23
+    assert pages["theory.html"].count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 25
     for name, page in pages.items():
         assert "arithmatex" not in page, name
         assert r"\frac" not in page, name
