@@ -20,7 +20,7 @@ from mcgm.testing.predict import predict
 
 CUTOFF = 3.0
 CHANNELS = 6
-SMALL = {"tensors": 3, "radial": 4, "reach": 2.5}
+SMALL = {"tensors": 3, "radial": 4, "reach": 2.5, "hidden": 5}
 
 
 def salt():
@@ -248,7 +248,7 @@ def test_a_reach_beyond_the_cutoff_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    [{"tensors": 0}, {"reach": -1.0}, {"radial": 0}, {"clusters": "bond"}, {"scope": "cell"}],
+    [{"tensors": 0}, {"reach": -1.0}, {"radial": 0}, {"hidden": 0}, {"clusters": "bond"}, {"scope": "cell"}],
     ids=str,
 )
 def test_wrong_options_are_refused(options):

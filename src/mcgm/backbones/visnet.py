@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mcgm.backbones.atom_pairs import reverse_edges
 from mcgm.backbones.base import Backbone
-from mcgm.backbones.directional import Slots
 from mcgm.backbones.visnet_layers import (
     FirstMessages,
     FirstPairUpdate,
@@ -29,6 +28,7 @@ from mcgm.errors import ConfigError
 from mcgm.neighbors import Edges
 from mcgm.radial import envelope_named
 from mcgm.segments import segment_sum, take
+from mcgm.slots import Slots
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from mcgm.backbones.directional import Slots
 from mcgm.backbones.linear_parts import linear_parts
 from mcgm.segments import segment_sum, take
+from mcgm.slots import Slots
 
 
 @dataclass(frozen=True, eq=False)

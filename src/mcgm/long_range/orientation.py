@@ -38,7 +38,8 @@ from mcgm.long_range.mcgm.scope import Guests, Scope, WholeSystem
 from mcgm.long_range.options import require_choice, require_positive, require_whole
 from mcgm.neighbors import Edges, Neighbors, edge_vectors
 from mcgm.radial import BesselBasis, PolynomialEnvelope
-from mcgm.segments import segment_sum, take
+from mcgm.segments import take
+from mcgm.slots import Slots
 
 CLUSTERS: dict[str, Clusterer] = {"element": ByElement(), "system": Everything(), "atom": ByAtom()}
 """Who shares vectors and tensors, by the name that specifications use."""
@@ -63,6 +64,7 @@ class Orientations(LongRangeSpec):
         tensors: vectors and tensors for each atom and cluster, as channels.
         reach: Å, how far an atom looks for its own surroundings; at most the backbone's cutoff.
         radial: radial functions of those neighbours.
+        hidden: width of the layer in which products meet the atom's own scalars.
         clusters: "element": an exchange among the atoms of each element; "system": among all; "atom": a control, every
             atom a cluster by itself, so that all layers are there and nothing is exchanged.
         scope: "system": over the whole structure; "molecule": within covalently connected molecules, fading as bonds
@@ -72,12 +74,14 @@ class Orientations(LongRangeSpec):
     tensors: int = 16
     reach: float = 3.0
     radial: int = 8
+    hidden: int = 64
     clusters: Literal["element", "system", "atom"] = "element"
     scope: Literal["system", "molecule"] = "system"
 
     def __post_init__(self) -> None:
         require_whole("tensors", self.tensors, 1)
         require_whole("radial", self.radial, 1)
+        require_whole("hidden", self.hidden, 1)
         require_positive("reach", self.reach, "Å")
         require_choice("clusters", self.clusters, CLUSTERS)
         require_choice("scope", self.scope, SCOPES)
@@ -89,10 +93,12 @@ class Orientations(LongRangeSpec):
 
 @dataclass(frozen=True, eq=False)
 class OrientationIndex:
-    """Rows of the batch's neighbours that are near, these neighbours, and who shares: guests stand after all atoms."""
+    """Rows of the batch's neighbours that are near, these neighbours, their slots, and who shares: guests stand after
+    all atoms."""
 
     row: Int[Tensor, "edge"]
     near: Neighbors
+    slots: Slots
     assignment: Assignment
     guests: Guests | None
 
@@ -106,7 +112,8 @@ class OrientationState:
 
     batch: Batch
     near: Neighbors
-    harmonics: Float[Tensor, "edge harmonic"]
+    slots: Slots
+    harmonics: Float[Tensor, "atom harmonic slot"]
     radial: Float[Tensor, "edge radial"]
     guests: Guests | None
     pooled: Assignment
@@ -132,15 +139,15 @@ def products(
 class OrientationLayer(nn.Module):
     """One layer's exchange."""
 
-    def __init__(self, channels: int, tensors: int, radial: int) -> None:
+    def __init__(self, channels: int, tensors: int, radial: int, hidden: int) -> None:
         super().__init__()
         self.source = nn.Linear(channels, tensors, bias=False)
         self.filter = nn.Linear(radial, tensors, bias=False)
         self.score = nn.Linear(channels, tensors, bias=False)
-        self.atom = nn.Linear(channels, channels)
-        self.product = nn.Linear(2 * tensors, channels, bias=False)
-        self.norm = nn.LayerNorm(channels)
-        self.output = nn.Linear(channels, channels)
+        self.atom = nn.Linear(channels, hidden)
+        self.product = nn.Linear(2 * tensors, hidden, bias=False)
+        self.norm = nn.LayerNorm(hidden)
+        self.output = nn.Linear(hidden, channels)
         nn.init.normal_(self.source.weight, std=channels**-0.5)
         nn.init.normal_(self.filter.weight, std=SPREAD)
         nn.init.zeros_(self.score.weight)
@@ -164,7 +171,7 @@ class OrientationLayer(nn.Module):
     ) -> Float[Tensor, "atom harmonic tensor"]:
         """Vectors and tensors of every atom's near neighbours."""
         message = take(self.source(scalars), state.near.source) * self.filter(state.radial)
-        return segment_sum(state.harmonics[:, :, None] * message[:, None], state.near.target, scalars.shape[0])
+        return torch.bmm(state.harmonics, state.slots.spread(message))
 
 
 class OrientationExchange(LongRange):
@@ -177,7 +184,8 @@ class OrientationExchange(LongRange):
         self.scope = SCOPES[options.scope]()
         self.basis = BesselBasis(self.reach, options.radial)
         self.envelope = PolynomialEnvelope(self.reach)
-        self.layers = nn.ModuleList(OrientationLayer(channels, options.tensors, options.radial) for _ in range(layers))
+        sizes = (channels, options.tensors, options.radial, options.hidden)
+        self.layers = nn.ModuleList(OrientationLayer(*sizes) for _ in range(layers))
 
     def index(self, batch: Batch) -> OrientationIndex:
         """Near neighbours, and groups.
@@ -203,7 +211,8 @@ class OrientationExchange(LongRange):
         all_of_them, image = batch.neighbors, batch.neighbors.image[row]
         crossing = torch.nonzero(image.any(dim=1)).flatten()
         near = Neighbors(all_of_them.source[row], all_of_them.target[row], image, crossing)
-        return OrientationIndex(row, near, assignment, found.guests)
+        slots = Slots.from_targets(near.target, batch.n_atoms)
+        return OrientationIndex(row, near, slots, assignment, found.guests)
 
     def begin(
         self,
@@ -216,13 +225,13 @@ class OrientationExchange(LongRange):
         """Harmonics and radial functions of the near neighbours."""
         edges = self._edges(batch, index)
         radial = self.basis(edges.length) * self.envelope(edges.length)[:, None]
-        angular = harmonics(edges.vector / edges.length[:, None])
+        angular = index.slots.spread(harmonics(edges.vector / edges.length[:, None])).transpose(1, 2)
         pooled = home = index.assignment
         if index.guests is not None:
             present = index.guests.presence(batch).weight
             pooled = pooled.faded(torch.cat([present.new_ones(batch.n_atoms), present]))
             home = home.first(batch.n_atoms)
-        return OrientationState(batch, index.near, angular, radial, index.guests, pooled, home)
+        return OrientationState(batch, index.near, index.slots, angular, radial, index.guests, pooled, home)
 
     @staticmethod
     def _edges(batch: Batch, index: OrientationIndex) -> Edges:
