@@ -248,10 +248,29 @@ def main() -> None:
     }
     for system in SYSTEMS:
         figures[system] = {block: series(options.folder, block, system, options) for block in options.blocks}
-    if set(options.blocks) == set(BLOCKS):
-        name = "blocks_scaling" if options.device == "cpu" else f"blocks_scaling_{options.device}"
-        draw(figures, RESULTS / f"{name}.svg")
-        store(name, figures)
+    name = "blocks_scaling" if options.device == "cpu" else f"blocks_scaling_{options.device}"
+    figures = with_kept(figures, RESULTS / f"{name}.json")
+    draw(figures, RESULTS / f"{name}.svg")
+    store(name, figures)
+
+
+def with_kept(figures: dict[str, Any], path: Path) -> dict[str, Any]:
+    """With the stored figures of blocks that this call has not measured, and what gave them.
+
+    Raises:
+        SystemExit: they were measured under other limits.
+    """
+    if not path.exists() or set(figures["chain"]) >= set(BLOCKS):
+        return figures
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["question"] != figures["question"]:
+        raise SystemExit(
+            f"{path} has figures of other limits: {stored['question']}. Measure all blocks, or with those."
+        )
+    for system in SYSTEMS:
+        both = stored[system] | figures[system]
+        figures[system] = {block: both[block] for block in BLOCKS if block in both}
+    return figures | {"earlier": [*stored.get("earlier", []), stored["provenance"]]}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import conservation
+import cumulenes
 import electrostatics_table
 import numpy as np
 import reach
@@ -197,8 +198,9 @@ def scaling(name: str, shown: dict[str, tuple[str, int]]) -> str:
             cells += ["–" if power is None else f"{power:.2f}" for power in powers]
             cells.append(f"{max(one['atoms']):,}")
         lines.append(f"| `{block}` | " + " | ".join(cells) + " |")
-    question, command = record["question"], record["provenance"]["command"]
-    return "\n".join([*lines, "", f"{question[0].upper()}{question[1:]}. `{command}`."])
+    question, sources = record["question"], [*record.get("earlier", []), record["provenance"]]
+    commands = "; ".join(f"`{source['command']}`, commit {source['commit']}" for source in sources)
+    return "\n".join([*lines, "", f"{question[0].upper()}{question[1:]}. {commands}."])
 
 
 LIBRARIES = {"torch_geometric": "PyTorch Geometric", "xnn": "xnn"}
@@ -285,6 +287,7 @@ def filled(text: str) -> str:
         "suites": suite_results.sections,
         "across": suite_across.table,
         "reach": reach.table,
+        "cumulenes": cumulenes.table,
     } | {f"step_times_{suite}": lambda suite=suite: suite_results.step_times(suite) for suite in SUITES}
     for name, table in tables.items():
         if f"<!-- table:{name} -->" not in text:

@@ -19,13 +19,13 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "mcgm-paper": ("MCGM, paper", "#7fb2e5"),
     "mcgm-mixing": ("MCGM, mixing", "#0b2e59"),
     "mcgm-alone": ("mixing, no exchange", "#8c96c6"),
-    "mcgm-oriented": ("MCGM, oriented", "#2aa198"),
+    "mcgm-oriented": ("MCGM, oriented", "#b8336a"),
     "orientations": ("orientations", "#167a72"),
     "orientations-alone": ("orientations, no exchange", "#9ccfc9"),
     "range-slim": ("RANGE, slim", "#c2641a"),
     "ewald": ("Ewald", "#a8841a"),
     "neural-p3m": ("Neural P3M", "#7a4fa3"),
-    "neural-atoms": ("Neural Atoms", "#b0407a"),
+    "neural-atoms": ("Neural Atoms", "#6b5b95"),
     "charges": ("charges", "#2a8a5a"),
 }
 """Variants that have a column, how they are called there, and their colour."""

@@ -44,11 +44,18 @@ def sections() -> str:
 
 
 def setting(suite: str, result: RunResult) -> str:
-    """Data set and backbone, and the cutoff where it is not the suite's."""
+    """Data set, backbone and number of steps, and the cutoff where it is not the suite's."""
+    steps = result.config.get("training", {}).get("steps")
     cutoff = result.config.get("model", {}).get("cutoff")
     usual = suite_recipe(suite).get("model", {}).get("cutoff")
     is_usual = None in (cutoff, usual) or cutoff == usual
-    return f"{result.dataset}, {result.backbone}" + ("" if is_usual else f", cutoff {cutoff:g} Å")
+    parts = [
+        result.dataset,
+        result.backbone,
+        "" if is_usual else f"cutoff {cutoff:g} Å",
+        "" if steps is None else f"{steps:,} steps",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def section(suite: str, folder: Path) -> str:

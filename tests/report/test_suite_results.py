@@ -91,7 +91,9 @@ def test_parts_of_one_size_are_one(suite_results, result_maker, tmp_path):
     assert len(found["atoms"]) == 3
 
 
-def test_a_cutoff_that_is_not_the_suites_is_named(suite_results, result_maker):
+def test_steps_are_named_and_a_cutoff_that_is_not_the_suites(suite_results, result_maker):
+    steps = dataclasses.replace(result_maker("mcgm", 0, 0.1), config={"training": {"steps": 2000}})
+    assert suite_results.setting("rivals", steps).endswith(", 2,000 steps")
     result = dataclasses.replace(result_maker("mcgm", 0, 0.1), config={"model": {"cutoff": 3.0}})
     assert suite_results.setting("rivals", result).endswith(", cutoff 3 Å")
     assert "cutoff" not in suite_results.setting(
