@@ -265,7 +265,7 @@ def with_kept(figures: dict[str, Any], path: Path) -> dict[str, Any]:
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["question"] != figures["question"]:
         raise SystemExit(
-            f"{path} has figures of other limits: {stored['question']}. Measure all blocks, or with those."
+            f"{path} has figures of other limits: {stored['question']}. Measure all."
         )
     for system in SYSTEMS:
         both = stored[system] | figures[system]
