@@ -122,12 +122,14 @@ def test_a_batch_gives_what_sums_over_pairs_of_neighbours_give_one_by_one(cluste
     update, _ = block.exchange(0, scalars, state)
     layer, expected = block.layers[0], []
     for atoms, features in zip(structures, scalars.split([len(atoms) for atoms in structures]), strict=True):
+        numbers = atoms.numbers
         same = {
-            "element": lambda i, z=atoms.numbers: np.flatnonzero(z == z[i]),
-            "system": lambda i, n=len(atoms): range(n),
+            "element": lambda i, z=numbers: np.flatnonzero(z == z[i]),
+            "system": lambda i, z=numbers: range(len(z)),
             "atom": lambda i: [i],
         }[clusters]
-        q = products_one_by_one(block, atoms, features, same)
+        alone = products_one_by_one(block, atoms, features, lambda i: [i])
+        q = torch.cat([alone, products_one_by_one(block, atoms, features, same)], dim=1)
         hidden = norm(layer.atom(features) + q @ layer.product.weight.T, layer.norm)
         expected.append(layer.output(hidden * torch.sigmoid(hidden)))
     torch.testing.assert_close(update, torch.cat(expected), rtol=1e-10, atol=1e-12)

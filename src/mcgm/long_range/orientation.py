@@ -2,14 +2,15 @@
 
 Pooled scalars do not know how one end of a molecule is turned against the other. Here every atom makes a vector and a
 second-rank tensor of its near neighbours, clusters hold their means, and atoms read the products of their own with
-those of their cluster: invariant scalars that depend on angles between surroundings at any distance.
+themselves, which depend on the angles between neighbours, and with those of their cluster: invariant scalars that
+depend on angles between surroundings at any distance.
 
 | quantity | equation | here |
 |---|---|---|
 | harmonics | Y_1m(u), Y_2m(u) of the direction u, products over m sum to P_l(u·v) | `harmonics` |
 | surroundings | T_i,lm,c = sum_j (R e(r_ij))_c (S h_j)_c Y_lm(u_ij) over neighbours within reach | `surroundings` |
 | cluster | M_k,lm,c = sum_i w_ic T_i,lm,c / sum_i w_ic, w_ic = exp(3 tanh((A h_i)_c / 3)) | `attended_mean` |
-| products | q_i,lc = sum_m T_i,lm,c M_k(i),lm,c | `products` |
+| products | q_i,lc = (sum_m T_i,lm,c T_i,lm,c, sum_m T_i,lm,c M_k(i),lm,c) | `products` |
 | update | O silu(LN(B h_i + Q q_i)) | `OrientationLayer` |
 
 Radial functions e vanish at the reach, with three derivatives. The means are order parameters: of first degree as in a
@@ -145,7 +146,7 @@ class OrientationLayer(nn.Module):
         self.filter = nn.Linear(radial, tensors, bias=False)
         self.score = nn.Linear(channels, tensors, bias=False)
         self.atom = nn.Linear(channels, hidden)
-        self.product = nn.Linear(2 * tensors, hidden, bias=False)
+        self.product = nn.Linear(4 * tensors, hidden, bias=False)
         self.norm = nn.LayerNorm(hidden)
         self.output = nn.Linear(hidden, channels)
         nn.init.normal_(self.source.weight, std=channels**-0.5)
@@ -164,7 +165,8 @@ class OrientationLayer(nn.Module):
             score = torch.cat([score, take(score, state.guests.atom)])
         clusters = attended_mean(shared, score, state.pooled)
         received = state.home.broadcast(clusters.flatten(1)).view_as(own)
-        return self.output(silu(self.norm(self.atom(scalars) + self.product(products(own, received)))))
+        invariant = torch.cat([products(own, own), products(own, received)], dim=-1)
+        return self.output(silu(self.norm(self.atom(scalars) + self.product(invariant))))
 
     def surroundings(
         self, scalars: Float[Tensor, "atom channel"], state: OrientationState
