@@ -108,7 +108,7 @@ def test_rivals_are_traced_and_never_used_where_they_do_not_fit(block, traced_gr
     assert traced_graphs
 
 
-@pytest.mark.parametrize("block", ["charges", "mcgm_paper"])
+@pytest.mark.parametrize("block", ["charges", "mcgm_oriented", "mcgm_paper"])
 def test_blocks_are_traced_for_periodic_structures_with_stress(block, traced_graphs):
     potential = make(block).eval()
     compiled = CompiledPotential(potential)
