@@ -108,6 +108,13 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     written = [cell.stat().st_mtime_ns for cell in cells]
     assert main(["compare", str(path), "-o", str(output)]) == 0
     assert [cell.stat().st_mtime_ns for cell in cells] == written
+    # a model that was deleted costs its time, not the comparison
+    untimed = json.loads(cells[1].read_text()) | {"inference_ms_per_molecule": None}
+    cells[1].write_text(json.dumps(untimed))
+    (output / "runs" / "local-seed0" / "model.safetensors").unlink()
+    assert main(["compare", str(path), "-o", str(output)]) == 0
+    assert "not timed" in capsys.readouterr().out
+    assert json.loads(cells[1].read_text())["inference_ms_per_molecule"] > 0
 
 
 def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):

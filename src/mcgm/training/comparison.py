@@ -72,7 +72,7 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
     results = [_require(config, cell, output) for cell in cells]
     if any(result.inference_ms_per_molecule is None for result in results):
         console.print("timing the variants side by side")
-        results = _timed(config, results, output)
+        results = _timed(config, results, output, console)
     return results
 
 
@@ -177,15 +177,22 @@ class _Worker:
                 self.progress.console.print(f"{self.progress.tasks[self.task].description}: {errors}")
 
 
-def _timed(config: CompareConfig, results: list[RunResult], output: Path) -> list[RunResult]:
+def _timed(config: CompareConfig, results: list[RunResult], output: Path, console: Console) -> list[RunResult]:
+    """With the speed of every variant that has a model left, of whichever seed."""
     from mcgm.training.timing import measure
 
-    seed = config.seeds[0]
-    models = {name: output / "runs" / cell_name(name, seed) / "model.safetensors" for name in config.variants}
+    models: dict[str, Path] = {}
+    for result in results:
+        path = output / "runs" / cell_name(result.variant, result.seed) / "model.safetensors"
+        if path.exists():
+            models.setdefault(result.variant, path)
+    if gone := [name for name in config.variants if name not in models]:
+        console.print(f"not timed, as their models are gone from {output / 'runs'}: {', '.join(gone)}")
     speeds = measure(config, models)
     timed = []
     for result in results:
-        changed = dataclasses.replace(result, **dataclasses.asdict(speeds[result.variant]))
-        changed.save(output / "cells" / f"{cell_name(result.variant, result.seed)}.json")
-        timed.append(changed)
+        if result.variant in speeds:
+            result = dataclasses.replace(result, **dataclasses.asdict(speeds[result.variant]))
+            result.save(output / "cells" / f"{cell_name(result.variant, result.seed)}.json")
+        timed.append(result)
     return timed
