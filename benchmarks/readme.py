@@ -75,7 +75,7 @@ def cost() -> str:
 def cost_mixing() -> str:
     """What layers on every atom cost, and RANGE at its full width, beside the default."""
     record = json.loads((RESULTS / "overhead_mixing.json").read_text(encoding="utf-8"))
-    blocks = ("mcgm", "mcgm_mixing", "range")
+    blocks = ("mcgm", "mcgm_mixing", "orientations", "mcgm_oriented", "range")
     lines = ["| | " + " | ".join(f"`{block}`" for block in blocks) + " |", "|---|" + "---|" * len(blocks)]
     commands = []
     for backbone, figures in record.items():
