@@ -32,7 +32,7 @@ from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
 from mcgm.long_range.mcgm.aggregation import attended_mean
-from mcgm.long_range.mcgm.assignment import Assignment, Nodes
+from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.long_range.mcgm.clusterers import ByAtom, ByElement, Clusterer, Everything
 from mcgm.long_range.mcgm.fading import FadingMolecules
 from mcgm.long_range.mcgm.scope import Guests, Scope, WholeSystem
@@ -201,11 +201,7 @@ class OrientationExchange(LongRange):
                 "at most the cutoff of the network."
             )
         found = self.scope(batch)
-        group, kind = found.group, batch.numbers
-        if found.guests is not None:
-            group = torch.cat([group, found.guests.group])
-            kind = torch.cat([kind, take(kind, found.guests.atom)])
-        nodes = Nodes.grouped(group, len(found.molecule), kind)
+        nodes = found.nodes(batch.numbers)
         assignment = self.rule.known(nodes, self.rule.layout(nodes), batch.positions.dtype)
         assert assignment is not None, "rules of `CLUSTERS` look at the composition alone."
         with torch.no_grad():

@@ -178,17 +178,13 @@ class Hierarchy(LongRange):
     def index(self, batch: Batch) -> HierarchyIndex:
         """Groups, and how many nodes every level has: known from the composition alone."""
         found = self.scope(batch)
-        group, kind, guests = found.group, batch.numbers, found.guests
-        if guests is not None:
-            group = torch.cat([group, guests.group])
-            kind = torch.cat([kind, take(kind, guests.atom)])
-        levels = [Nodes.grouped(group, len(found.molecule), kind)]
+        levels = [found.nodes(batch.numbers)]
         known = []
         for rule in self.rules:
             levels.append(rule.layout(levels[-1]))
             known.append(rule.known(levels[-2], levels[-1], batch.positions.dtype))
         owner = tuple(take(found.molecule, nodes.group) for nodes in levels[1:])
-        return HierarchyIndex(tuple(levels), tuple(known), owner, found.molecule, guests)
+        return HierarchyIndex(tuple(levels), tuple(known), owner, found.molecule, found.guests)
 
     def begin(
         self,

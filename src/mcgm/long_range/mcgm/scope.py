@@ -22,7 +22,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
+from mcgm.long_range.mcgm.assignment import Nodes
 from mcgm.neighbors import Edges
+from mcgm.segments import take
 
 BONDED = 1.25
 """Two atoms are bonded below this multiple of the sum of their covalent radii (Cordero et al. 2008)."""
@@ -64,6 +66,14 @@ class Groups:
     group: Int[Tensor, "atom"]
     molecule: Int[Tensor, "group"]
     guests: Guests | None = None
+
+    def nodes(self, numbers: Int[Tensor, "atom"]) -> Nodes:
+        """Atoms, and after all of them guests, as nodes of the kind that their atomic numbers say."""
+        group = self.group
+        if self.guests is not None:
+            group = torch.cat([group, self.guests.group])
+            numbers = torch.cat([numbers, take(numbers, self.guests.atom)])
+        return Nodes.grouped(group, len(self.molecule), numbers)
 
 
 class Scope(nn.Module, ABC):
