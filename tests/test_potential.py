@@ -37,7 +37,7 @@ def make_batch(dtype=torch.float64, structures=None):
     return Batch.from_atoms(structures, cutoff=CUTOFF, dtype=dtype)
 
 
-WITHOUT_ENERGY = ("none", "atom_wise", "charges", "range", "neural_atoms", "ewald")
+WITHOUT_ENERGY = ("none", "atom_wise", "charges", "orientations", "range", "neural_atoms", "ewald")
 """Blocks whose nodes have no energies of their own, beside that of charges."""
 
 
