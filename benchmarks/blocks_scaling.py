@@ -264,9 +264,7 @@ def with_kept(figures: dict[str, Any], path: Path) -> dict[str, Any]:
         return figures
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored["question"] != figures["question"]:
-        raise SystemExit(
-            f"{path} has figures of other limits: {stored['question']}. Measure all."
-        )
+        raise SystemExit(f"{path} has figures of other limits: {stored['question']}. Measure all.")
     for system in SYSTEMS:
         both = stored[system] | figures[system]
         figures[system] = {block: both[block] for block in BLOCKS if block in both}
