@@ -25,6 +25,7 @@ from mcgm.backbones.visnet_layers import (
 )
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
+from mcgm.harmonics import second_degree
 from mcgm.neighbors import Edges
 from mcgm.radial import envelope_named
 from mcgm.segments import segment_sum, take
@@ -131,7 +132,7 @@ class ViSNet(Backbone):
 
     def _geometry(self, edges: Edges, index: PairIndex) -> PairGeometry:
         unit = edges.vector / edges.length[:, None]
-        harmonics = unit if self.components == 3 else torch.cat([unit, _second_degree(unit)], dim=-1)
+        harmonics = unit if self.components == 3 else torch.cat([unit, second_degree(unit)], dim=-1)
         count = index.source.shape[0]
         length = edges.length.new_zeros(count).index_add(0, index.row, edges.length)
         direction = harmonics.new_zeros(count, self.components).index_add(0, index.row, harmonics)
@@ -213,14 +214,6 @@ class Readout(nn.Module):
         turned = gate[:, None] * self.turn(vectors)
         norms = softened_norm(self.last_measure(turned), self.softness)
         return self.last(torch.cat([nn.functional.silu(hidden), norms], dim=-1)).squeeze(-1)
-
-
-def _second_degree(unit: Float[Tensor, "edge 3"]) -> Float[Tensor, "edge 5"]:
-    """Real harmonics of degree 2 with unit sum of squares."""
-    x, y, z = unit.unbind(-1)
-    root = math.sqrt(3.0)
-    parts = (root * x * z, root * x * y, y * y - 0.5 * (x * x + z * z), root * y * z, 0.5 * root * (z * z - x * x))
-    return torch.stack(parts, dim=-1)
 
 
 def _check(channels: int, options: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ polar, of second degree as in a nematic liquid (de Gennes and Prost, The Physics
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,11 +29,13 @@ from torch.nn.functional import silu
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
+from mcgm.harmonics import second_degree
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
 from mcgm.long_range.mcgm.aggregation import attended_mean
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.long_range.mcgm.clusterers import ByAtom, ByElement, Clusterer, Everything
 from mcgm.long_range.mcgm.fading import FadingMolecules
+from mcgm.long_range.mcgm.hierarchy import small
 from mcgm.long_range.mcgm.scope import Guests, Scope, WholeSystem
 from mcgm.long_range.options import require_choice, require_positive, require_whole
 from mcgm.neighbors import Edges, Neighbors, edge_vectors
@@ -46,9 +47,6 @@ CLUSTERS: dict[str, Clusterer] = {"element": ByElement(), "system": Everything()
 """Who shares vectors and tensors, by the name that specifications use."""
 
 SCOPES: dict[str, type[Scope]] = {"system": WholeSystem, "molecule": FadingMolecules}
-
-FRESH = 0.2
-"""Fresh weights of the update, relative to what linear layers start with: a network starts close to itself alone."""
 
 SPREAD = 1.5
 """Standard deviation of fresh radial weights: products are then of order one."""
@@ -123,10 +121,7 @@ class OrientationState:
 
 def harmonics(direction: Float[Tensor, "edge 3"]) -> Float[Tensor, "edge 8"]:
     """Real harmonics of degree 1 (three) and 2 (five): products over one degree sum to its Legendre polynomial."""
-    x, y, z = direction.unbind(-1)
-    root = math.sqrt(3)
-    second = (root * x * y, root * y * z, root * z * x, 0.5 * root * (x * x - y * y), z * z - 0.5 * (x * x + y * y))
-    return torch.stack([x, y, z, *second], dim=-1)
+    return torch.cat([direction, second_degree(direction)], dim=-1)
 
 
 def products(
@@ -148,13 +143,10 @@ class OrientationLayer(nn.Module):
         self.atom = nn.Linear(channels, hidden)
         self.product = nn.Linear(4 * tensors, hidden, bias=False)
         self.norm = nn.LayerNorm(hidden)
-        self.output = nn.Linear(hidden, channels)
+        self.output = small(nn.Linear(hidden, channels))
         nn.init.normal_(self.source.weight, std=channels**-0.5)
         nn.init.normal_(self.filter.weight, std=SPREAD)
         nn.init.zeros_(self.score.weight)
-        with torch.no_grad():
-            self.output.weight.mul_(FRESH)
-            self.output.bias.mul_(FRESH)
 
     def forward(self, scalars: Float[Tensor, "atom channel"], state: OrientationState) -> Float[Tensor, "atom channel"]:
         """Update of the atoms' scalars."""

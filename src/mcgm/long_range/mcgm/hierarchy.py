@@ -93,7 +93,8 @@ class HierarchyState:
     layers: tuple[tuple[Assignment, ...], ...] = ()
 
 
-def _small(layer: nn.Module) -> nn.Module:
+def small(layer: nn.Module) -> nn.Module:
+    """A fresh layer with its weights times `FRESH`."""
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(FRESH)
@@ -117,7 +118,7 @@ class Exchange(nn.Module):
         self.aggregations = nn.ModuleList(aggregation(channels) for _ in rules)
         self.dissemination = dissemination(channels)
         self.rules = nn.ModuleList(rule.build(channels) for rule in rules)
-        self.maps = nn.ModuleList(nn.Sequential(_small(nn.Linear(channels, channels)), activation()) for _ in rules)
+        self.maps = nn.ModuleList(nn.Sequential(small(nn.Linear(channels, channels)), activation()) for _ in rules)
 
     def rise(
         self,
@@ -172,7 +173,7 @@ class Hierarchy(LongRange):
         )
         heads = [EnergyHead(channels) for _ in rules]
         for head in heads:
-            _small(head.energy)
+            small(head.energy)
         self.heads = nn.ModuleList(heads)
 
     def index(self, batch: Batch) -> HierarchyIndex:
