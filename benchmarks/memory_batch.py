@@ -2,8 +2,8 @@
 
 python benchmarks/memory_batch.py [--molecules 64] [--backbones NAME ...] [--blocks mcgm mcgm_paper ...] [--rounds 5]
 
-Energy and forces, and a training step, at the published size, each in a process of its own, several times in turns:
-the peak of a process scatters by several per cent with what the allocator gives back. Figures of backbones that
+Energy and forces, and a training step, at the published size, each in a process of its own, several times in turns.
+Freed memory goes back at once, so that the peak is that of the tensors in use, not of how they were packed. Figures of backbones that
 this call does not measure are kept, each with the command and machine that gave it.
 """
 
@@ -15,13 +15,12 @@ import subprocess
 import sys
 
 import torch
-from memory import peak_mib
+from memory import count_exactly, peak_mib
 from overhead import ATOMS, CUTOFF, MOLECULES, kept, molecules
 from side_by_side import ratio, store
 
 from mcgm import Batch, build
 from mcgm.backbones import BACKBONES
-from mcgm.memory import keep_freed_memory
 from mcgm.provenance import provenance
 
 TASKS = ("energy + forces", "a training step")
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", nargs=3, metavar=("BACKBONE", "BLOCK", "TASK"), help="in this process; one figure")
     options = parser.parse_args()
-    keep_freed_memory()
+    count_exactly()
     if options.one:
         backbone, block, task = options.one
         print(one(backbone, block, options.molecules, task))

@@ -12,11 +12,8 @@ from typing import Any
 
 import torch
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt."""
-
-LARGEST_MMAP_THRESHOLD = 32 * 2**20
-"""Bytes; the most that glibc takes."""
 
 LEFT_FREE = 0.05
 """Share of the available memory that a bounded process leaves to the system."""
@@ -35,8 +32,8 @@ def keep_freed_memory() -> None:
     """
     library = _c_library()
     if hasattr(library, "mallopt"):
-        library.mallopt(TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        library.mallopt(TRIM_THRESHOLD, -1)  # nothing
+        library.mallopt(MMAP_MAX, 0)  # large tensors as well, which had pages of their own
 
 
 def return_freed_memory() -> None:

@@ -63,7 +63,7 @@ def both_directions(
         sides[0] += here + code
         sides[1] += here - code
     key = sides.reshape(-1)
-    key.sort()
+    key.sort(kind="stable")  # keys come in runs, which this kind merges
     images, crossing = np.zeros((len(key), 3), dtype=np.int64), np.zeros(0, dtype=np.int64)
     if reach:
         code = key & ((1 << 3 * of_image) - 1)

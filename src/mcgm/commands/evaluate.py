@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("--part is of the data that the model was trained on; give either DATA or --part.")
 
     from mcgm.checkpoint import load, read_header
-    from mcgm.memory import bounded_memory
+    from mcgm.memory import bounded_memory, keep_freed_memory
     from mcgm.training.evaluation import evaluate
 
     path = model_path(known.model)
@@ -49,6 +49,7 @@ def run(arguments: list[str]) -> int:
     else:
         name, dataset = Path(known.data).name, _open(known.data, known.labels)
     forces = False if known.no_forces else None
+    keep_freed_memory()
     with bounded_memory():
         evaluation = evaluate(potential, dataset, forces=forces, watch=watched("evaluating"))
     if known.json:

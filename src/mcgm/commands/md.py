@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> int:
     from mcgm.dynamics.settings import THERMOSTATS, Settings
     from mcgm.dynamics.structures import one_of
     from mcgm.dynamics.summary import summarize
+    from mcgm.memory import keep_freed_memory
 
     if known.friction is not None and known.thermostat == "none":
         raise ConfigError("--friction is of --thermostat langevin; without a thermostat there is none. Leave it out.")
@@ -42,6 +43,7 @@ def run(arguments: list[str]) -> int:
     path = model_path(known.model)
     potential = load(path, device=known.device)
     atoms = one_of(known.structure, known.index)
+    keep_freed_memory()
     watcher = Watcher(steps, len(atoms), conserves_energy=THERMOSTATS[known.thermostat].conserves_energy)
     with watcher:
         outcome = simulate(
