@@ -9,7 +9,7 @@ from mcgm.units import factor
 HEADER = "XYZ_file,SMILES,Elements,XYZ_Ang,InternalEnergy_0K_au\n"
 ROWS = [
     """"dsgdb9nsd_000002.xyz","N","['N','H','H','H']","[[0,0,0],[0,0,1.0],[0,1.0,0],[1.0,0,0]]",-56.525887""",
-    """"dsgdb9nsd_000003.xyz","O","['O','H','H']","[[0,0,0],[0,0,0.96],[0,0.93,-0.24]]",-76.404702""",
+    """"dsgdb9nsd_000003.xyz","O","['O','H','H']","[[0.,0,-0.],[0,0,0.96],[0,0.93,-0.24]]",-76.404702""",
 ]
 
 
@@ -25,6 +25,7 @@ def test_rows_of_all_files_are_molecules(tmp_path):
     ammonia, water = Dataset.open(tmp_path / "qm9_part*.csv", "qm9")
     assert (ammonia.name, len(ammonia)) == ("dsgdb9nsd_000002.xyz", 4)
     assert water.numbers.tolist() == [8, 1, 1]
+    assert water.positions.tolist() == [[0, 0, 0], [0, 0, 0.96], [0, 0.93, -0.24]]  # 0. as the package has it
     assert water.energy == pytest.approx(-76.404702 * factor("energy", "hartree"))
 
 

@@ -71,7 +71,9 @@ def _structure(cells: dict[str, str], labels: Labels, name: str) -> Structure:
         elif quantity in SCALARS and not (text == "" and quantity in labels.optional):
             values[quantity] = float(text) * (labels.factor("energy") if quantity == "energy" else 1.0)
     symbols = json.loads(cells["numbers"].replace("'", '"'))
-    positions = np.array(json.loads(cells["positions"]), dtype=np.float64).reshape(-1, 3)
+    # no json: Mathematica wrote 0. and 1.
+    coordinates = cells["positions"].replace("[", "").replace("]", "").split(",")
+    positions = np.array(coordinates, dtype=np.float64).reshape(-1, 3)
     return Structure(
         numbers=np.array([atomic_numbers[symbol] for symbol in symbols]),
         positions=positions * labels.factor("length"),
