@@ -3,8 +3,8 @@
 python benchmarks/memory_batch.py [--molecules 64] [--backbones NAME ...] [--blocks mcgm mcgm_paper ...] [--rounds 5]
 
 Energy and forces, and a training step, at the published size, each in a process of its own, several times in turns.
-Freed memory goes back at once, so that the peak is that of the tensors in use, not of how they were packed. Figures of backbones that
-this call does not measure are kept, each with the command and machine that gave it.
+Freed memory goes back at once, so that the peak is that of the tensors in use, not of how they were packed. Figures
+of backbones that this call does not measure are kept, each with the command and machine that gave it.
 """
 
 from __future__ import annotations

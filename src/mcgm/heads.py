@@ -5,6 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mcgm.activations import SiLU
+
 
 class EnergyHead(nn.Module):
     """Two-layer perceptron to one number: channels -> channels / 2 -> 1. In units of the potential's scale."""
@@ -12,7 +14,7 @@ class EnergyHead(nn.Module):
     def __init__(self, channels: int, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.hidden = nn.Linear(channels, channels // 2)
-        self.activation = nn.SiLU() if activation is None else activation
+        self.activation = SiLU() if activation is None else activation
         self.energy = nn.Linear(channels // 2, 1)
 
     def forward(self, features: Float[Tensor, "node channel"]) -> Float[Tensor, "node"]:

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
+from mcgm.activations import SiLU, silu
 from mcgm.backbones.atom_pairs import AtomPairs, times_pair, turned_round
 from mcgm.backbones.directional import EdgeTable, convolve_pairs
 from mcgm.mixed import at_least_single, exact
@@ -115,7 +116,7 @@ class OutputBlock(nn.Module):
         self.gate = dense(radial, messages, bias=False)
         self.up = dense(messages, channels, bias=False)
         widths = pairwise([channels] * 4)
-        self.layers = nn.Sequential(*[part for a, b in widths for part in (dense(a, b), nn.SiLU())])
+        self.layers = nn.Sequential(*[part for a, b in widths for part in (dense(a, b), SiLU())])
         self.readout = dense(channels, 1, bias=False)
         with torch.no_grad():
             # Small first energies and forces, but not the published zeros, under which no weight below would learn.

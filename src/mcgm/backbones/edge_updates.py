@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from mcgm.activations import silu
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.segments import take
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
+from mcgm.activations import silu
 from mcgm.backbones.atom_pairs import times_pair, turned_round
 from mcgm.backbones.directional import EdgeTable, expand_pairs
 from mcgm.backbones.gemnet_bases import InitialScales, standard_orthogonal

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from mcgm.activations import SiLU
 from mcgm.backbones.atom_pairs import times_pair
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.directional import EdgeTable
@@ -51,7 +52,7 @@ class MessageBlock(nn.Module, ABC):
 
     def __init__(self, channels: int, radial: int) -> None:
         super().__init__()
-        self.source = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 3 * channels))
+        self.source = nn.Sequential(nn.Linear(channels, channels), SiLU(), nn.Linear(channels, 3 * channels))
         self.filter = nn.Linear(radial, 3 * channels)
 
     @abstractmethod
@@ -99,7 +100,7 @@ class Update(nn.Module):
         super().__init__()
         self.floor = softness**2
         self.mix = nn.Linear(channels, 2 * channels, bias=False)
-        self.gate = nn.Sequential(nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, 3 * channels))
+        self.gate = nn.Sequential(nn.Linear(2 * channels, channels), SiLU(), nn.Linear(channels, 3 * channels))
 
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""

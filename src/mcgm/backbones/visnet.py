@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mcgm.activations import SiLU, silu
 from mcgm.backbones.atom_pairs import reverse_edges
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.visnet_layers import (
@@ -200,10 +201,10 @@ class Readout(nn.Module):
         self.measure = glorot(nn.Linear(channels, channels, bias=False))
         self.turn = glorot(nn.Linear(channels, half, bias=False))
         self.gate = nn.Sequential(
-            glorot(nn.Linear(2 * channels, channels)), nn.SiLU(), glorot(nn.Linear(channels, 2 * half))
+            glorot(nn.Linear(2 * channels, channels)), SiLU(), glorot(nn.Linear(channels, 2 * half))
         )
         self.last_measure = glorot(nn.Linear(half, half, bias=False))
-        self.last = nn.Sequential(glorot(nn.Linear(2 * half, half)), nn.SiLU(), glorot(nn.Linear(half, 1)))
+        self.last = nn.Sequential(glorot(nn.Linear(2 * half, half)), SiLU(), glorot(nn.Linear(half, 1)))
 
     def forward(
         self, scalars: Float[Tensor, "atom channel"], vectors: Float[Tensor, "atom component channel"]
@@ -213,7 +214,7 @@ class Readout(nn.Module):
         hidden, gate = self.gate(torch.cat([self.norm(scalars), norms], dim=-1)).chunk(2, dim=-1)
         turned = gate[:, None] * self.turn(vectors)
         norms = softened_norm(self.last_measure(turned), self.softness)
-        return self.last(torch.cat([nn.functional.silu(hidden), norms], dim=-1)).squeeze(-1)
+        return self.last(torch.cat([silu(hidden), norms], dim=-1)).squeeze(-1)
 
 
 def _check(channels: int, options: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
+from mcgm.activations import silu
 from mcgm.backbones.linear_parts import linear_parts
 from mcgm.segments import segment_sum, take
 from mcgm.slots import Slots

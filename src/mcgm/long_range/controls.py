@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mcgm.activations import SiLU
 from mcgm.batch import Batch
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
 from mcgm.long_range.mcgm.assignment import Assignment
@@ -101,7 +102,7 @@ class AtomLayers(Nothing):
             nn.Sequential(
                 nn.Linear(channels, channels, bias=False),
                 nn.LayerNorm(channels),
-                nn.SiLU(),
+                SiLU(),
                 nn.Linear(channels, channels),
             )
             for _ in range(layers)
@@ -119,7 +120,7 @@ def _one_level(channels: int, layers: int, rule: Everything | ByElement) -> Hier
         channels=channels,
         layers=layers,
         rules=(rule,),
-        activation=nn.SiLU,
+        activation=SiLU,
         scope=WholeSystem(),
         weighting=once_per_atom,
     )

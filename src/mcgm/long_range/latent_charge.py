@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from mcgm.activations import silu
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec, Promise
@@ -149,7 +150,7 @@ class ChargeBlock(LongRange):
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: Batch) -> Contribution:
         """Charges and their energies."""
         batch, index = state, state.index
-        charges, softness = self.output(nn.functional.silu(self.hidden(scalars))).unbind(-1)
+        charges, softness = self.output(silu(self.hidden(scalars))).unbind(-1)
         missing = batch.charge - segment_sum(charges, batch.molecule, batch.n_molecules)
         charges = self.constraint(batch, charges, softplus(softness), missing)
         energy = index.pairs.energies(batch, charges, self.potential)

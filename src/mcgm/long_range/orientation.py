@@ -25,8 +25,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from mcgm.activations import silu
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.harmonics import second_degree

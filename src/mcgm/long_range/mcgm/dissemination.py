@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from mcgm.activations import silu
 from mcgm.long_range.mcgm.assignment import Assignment
 
 
