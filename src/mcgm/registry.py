@@ -9,7 +9,7 @@ from typing import Any
 
 from mcgm.backbones import Backbone, backbone_class, backbone_names, backbone_sizes
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range import BLOCKS, SPECIFICATIONS, LongRangeSpec
+from mcgm.long_range import BLOCKS, DEFAULT, SPECIFICATIONS, LongRangeSpec
 from mcgm.long_range.mcgm.clusterers import CLUSTERERS
 from mcgm.potential import NetworkPotential, References
 
@@ -17,7 +17,7 @@ from mcgm.potential import NetworkPotential, References
 def build(
     *,
     backbone: str | Backbone = "schnet",
-    long_range: str | LongRangeSpec = "mcgm",
+    long_range: str | LongRangeSpec = DEFAULT,
     size: str = "small",
     cutoff: float = 6.0,
     backbone_options: Mapping[str, Any] | None = None,
@@ -31,7 +31,7 @@ def build(
 
     Args:
         backbone: "schnet", "painn", …, or a `Backbone`; then `size`, `cutoff` and `backbone_options` have no say.
-        long_range: "none", "mcgm", "mcgm_paper", …, or a `LongRangeSpec`; then `long_range_options` has no say.
+        long_range: "none", "mcgm", "mcgm_oriented", …, or a `LongRangeSpec`; then `long_range_options` has no say.
         size: "small", or "paper" for the published widths.
         cutoff: Å.
         backbone_options: constructor settings that replace those of the size.

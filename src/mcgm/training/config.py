@@ -62,7 +62,7 @@ class ModelConfig:
     """
 
     backbone: str = "schnet"
-    long_range: str = "mcgm"
+    long_range: str = DEFAULT
     size: str = "small"
     cutoff: float = 5.0
     backbone_options: dict[str, Any] | None = None
@@ -200,7 +200,7 @@ def default_variants() -> dict[str, VariantConfig]:
     """The question this package asks first: the backbone alone, and with MCGM."""
     return {
         "local": VariantConfig("SchNet", {"backbone": "schnet", "long_range": "none"}),
-        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": "mcgm"}),
+        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": DEFAULT}),
     }
 
 
