@@ -42,7 +42,7 @@ def attach(
 
     Args:
         model: changed in place: it gets hooks and a child `long_range`, whose weights train and save with its own.
-        long_range: a name ("mcgm", "mcgm_paper", …) or a specification.
+        long_range: a name ("mcgm", "mcgm_paper", …) or a specification; default: one that needs no neighbours.
         layers: the modules that update the atoms' features, in the order in which they run.
         channels: width of those features; only invariant ones may be given.
         features: where they are; default: the layer returns what is added to its first input (`Residual()`).

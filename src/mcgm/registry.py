@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcgm.backbones import Backbone, backbone_class, backbone_names, backbone_sizes
+from mcgm.defaults import LONG_RANGE
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range import BLOCKS, DEFAULT, SPECIFICATIONS, LongRangeSpec
+from mcgm.long_range import BLOCKS, SPECIFICATIONS, LongRangeSpec
 from mcgm.long_range.mcgm.clusterers import CLUSTERERS
 from mcgm.potential import NetworkPotential, References
 
@@ -17,7 +18,7 @@ from mcgm.potential import NetworkPotential, References
 def build(
     *,
     backbone: str | Backbone = "schnet",
-    long_range: str | LongRangeSpec = DEFAULT,
+    long_range: str | LongRangeSpec = LONG_RANGE,
     size: str = "small",
     cutoff: float = 6.0,
     backbone_options: Mapping[str, Any] | None = None,

@@ -68,9 +68,6 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
 }
 """Blocks by the name that `build` and configurations use."""
 
-DEFAULT = "mcgm_oriented"
-"""The block where none is named: the one with the least errors of all in the fair comparison (`docs/comparison.md`)."""
-
 SPECIFICATIONS: dict[str, type[Any]] = {
     "none": NoLongRange,
     "mcgm": MCGM,
@@ -89,7 +86,6 @@ SPECIFICATIONS: dict[str, type[Any]] = {
 
 __all__ = [
     "BLOCKS",
-    "DEFAULT",
     "MCGM",
     "RANGE",
     "SPECIFICATIONS",

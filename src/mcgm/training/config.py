@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mcgm.defaults import LONG_RANGE
+
 
 @dataclass(frozen=True)
 class SplitConfig:
@@ -62,7 +64,7 @@ class ModelConfig:
     """
 
     backbone: str = "schnet"
-    long_range: str = DEFAULT
+    long_range: str = LONG_RANGE
     size: str = "small"
     cutoff: float = 5.0
     backbone_options: dict[str, Any] | None = None
@@ -200,7 +202,7 @@ def default_variants() -> dict[str, VariantConfig]:
     """The question this package asks first: the backbone alone, and with MCGM."""
     return {
         "local": VariantConfig("SchNet", {"backbone": "schnet", "long_range": "none"}),
-        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": DEFAULT}),
+        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": LONG_RANGE}),
     }
 
 
