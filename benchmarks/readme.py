@@ -240,13 +240,19 @@ def _quartiles(ratio: dict[str, float]) -> str:
 
 
 def store(comparison: Path) -> None:
-    """Keep the results of a finished comparison under its name; its predictions are too large for that."""
+    """Keep the results of a finished comparison under its name; its predictions are too large for that.
+
+    Errors by size, which are of predictions, stay what they were for variants whose predictions are gone.
+    """
     target = RESULTS / comparison.name
     target.mkdir(parents=True, exist_ok=True)
     results = read_results(comparison / "cells")
     for result in results:
         result.save(target / f"{result.variant}-seed{result.seed}.json")
     if sizes := suite_figures.by_size(comparison, results):
+        kept = suite_figures.load_sizes(target)
+        if kept.get("atoms") == sizes["atoms"]:
+            sizes["energy_mae_mev"] = dict(sorted((kept["energy_mae_mev"] | sizes["energy_mae_mev"]).items()))
         with replacing(target / "by_size.json") as path:
             path.write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
 

@@ -19,13 +19,16 @@ MCGM_COLOR, LOCAL_COLOR, OTHER_COLOR = "#1a5fb4", INK, "#c2641a"
 
 
 def by_size(comparison: Path, results: Sequence[RunResult]) -> dict[str, Any]:
-    """Energy errors of every variant on the smallest to the largest quarter of the test structures, mean over seeds."""
+    """Energy errors of every variant on the smallest to the largest quarter of the test structures, mean over seeds.
+
+    Of cells whose predictions are there.
+    """
     found: dict[str, list[list[float]]] = {}
     edges: np.ndarray | None = None
     for result in results:
-        if result.predictions is None:
+        if result.predictions is None or not (path := comparison / "cells" / result.predictions).exists():
             continue
-        with np.load(comparison / "cells" / result.predictions, allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             sizes = arrays["n_atoms"]
             errors = 1e3 * np.abs(arrays["energy_predicted"] - arrays["energy"])
         if edges is None:

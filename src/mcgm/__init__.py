@@ -2,7 +2,7 @@
 
 ```python
 from mcgm import Batch, build, load
-potential = build(backbone="painn", long_range="mcgm", size="small", cutoff=6.0)
+potential = build(backbone="painn", long_range="mcgm_oriented", size="small", cutoff=6.0)
 ```
 """
 
