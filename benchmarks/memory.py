@@ -9,7 +9,6 @@ published programs for the same task (from the Phi-Module repository) is given b
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import resource
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 from blocks_scaling import chain
-from side_by_side import store
+from side_by_side import count_exactly, store
 
 from mcgm import Batch, build
 
@@ -30,16 +29,6 @@ PUBLISHED = {
     "neural_p3m": {1_000: 325, 10_000: 11_136, 26_000: 67_196},
 }
 """MiB on a GPU, of the authors' programs."""
-
-
-MMAP_THRESHOLD = -3
-"""Parameter of glibc's mallopt."""
-
-
-def count_exactly() -> None:
-    """Every tensor in pages of its own from now on, which are given back when it is freed: a process then holds what
-    is in use, and no gaps."""
-    ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 64 * 1024)
 
 
 def resident_mib() -> float:

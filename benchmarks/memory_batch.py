@@ -15,9 +15,9 @@ import subprocess
 import sys
 
 import torch
-from memory import count_exactly, peak_mib
+from memory import peak_mib
 from overhead import ATOMS, CUTOFF, MOLECULES, kept, molecules
-from side_by_side import ratio, store
+from side_by_side import count_exactly, ratio, store
 
 from mcgm import Batch, build
 from mcgm.backbones import BACKBONES
