@@ -95,7 +95,7 @@ def test_the_header_says_what_the_model_is(written, tmp_path):
     assert header["units"] == {"energy": "eV", "length": "Å", "charge": "e"}
     assert header["elements"] == [1, 6, 8]
     assert header["backbone"]["name"] == "schnet"
-    assert header["long_range"]["name"] == "mcgm"
+    assert header["long_range"]["name"] == "together"  # MCGM and orientations, the default
     assert header["extra"] == {"note": "é", "epochs": [1, 2]}
 
 

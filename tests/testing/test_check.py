@@ -122,7 +122,15 @@ def test_a_jumping_potential_has_paths_drift_and_copies_reported():
     assert {row.verdict for row in validation.rows if row.measured is not None} == {"reported"}
 
 
-@pytest.mark.parametrize("options", [{"long_range": "none"}, {"long_range_options": {"scope": "molecule"}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"long_range": "none"},
+        {"long_range": "atom_wise"},
+        {"long_range": "mcgm", "long_range_options": {"scope": "molecule"}},
+        {"long_range_options": {"scope": "molecule"}},
+    ],
+)
 def test_far_molecules_are_promised_not_to_know_of_each_other_where_the_block_says_so(options):
     validation = validate_potential(
         fresh(**options).double(), [molecule("CH4"), molecule("H2O")], effort=BRIEF, rows=(11,)

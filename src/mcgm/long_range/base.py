@@ -142,6 +142,11 @@ class LongRangeSpec(ABC):
         """Whether the block is told the total charge of a structure; else ions are like neutral structures to it."""
         return False
 
+    @property
+    def is_separable(self) -> bool:
+        """Whether molecules out of each other's reach do not know of each other: their energies add up exactly."""
+        return False
+
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

@@ -49,6 +49,11 @@ class Nothing(LongRange):
 class NoLongRange(LongRangeSpec):
     """The local network alone."""
 
+    @property
+    def is_separable(self) -> bool:
+        """Every atom by itself."""
+        return True
+
     def build(self, channels: int, layers: int) -> LongRange:
         """No parameters."""
         return Nothing()
@@ -86,6 +91,11 @@ class AtomWise(LongRangeSpec):
 
     def __post_init__(self) -> None:
         require_choice("update", self.update, UPDATES)
+
+    @property
+    def is_separable(self) -> bool:
+        """Every atom by itself."""
+        return True
 
     def build(self, channels: int, layers: int) -> LongRange:
         """Two linear maps and a layer norm per layer."""

@@ -85,6 +85,11 @@ class Orientations(LongRangeSpec):
         require_choice("clusters", self.clusters, CLUSTERS)
         require_choice("scope", self.scope, SCOPES)
 
+    @property
+    def is_separable(self) -> bool:
+        """Where molecules share nothing (scope "molecule"), or atoms do not."""
+        return self.scope == "molecule" or self.clusters == "atom"
+
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""
         return OrientationExchange(channels, layers, self)

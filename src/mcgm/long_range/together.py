@@ -42,6 +42,11 @@ class Together(LongRangeSpec):
         return all(block.is_smooth for block in self.blocks)
 
     @property
+    def is_separable(self) -> bool:
+        """Whether every block is."""
+        return all(block.is_separable for block in self.blocks)
+
+    @property
     def has_labels(self) -> bool:
         """Whether freezing clusters is enough for all that jump."""
         return any(block.has_labels for block in self.blocks) and all(

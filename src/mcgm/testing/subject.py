@@ -67,10 +67,7 @@ class Subject:
     @property
     def is_separable(self) -> bool:
         """Whether it promises that molecules out of reach do not know of each other."""
-        from mcgm.long_range import NoLongRange
-
-        specification = getattr(self.potential, "specification", None)
-        return isinstance(specification, NoLongRange) or getattr(specification, "scope", "system") == "molecule"
+        return bool(getattr(getattr(self.potential, "specification", None), "is_separable", False))
 
     @property
     def elements(self) -> tuple[int, int, int, int]:

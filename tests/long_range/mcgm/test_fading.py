@@ -22,6 +22,7 @@ def make_potential(backbone="schnet", **options):
     torch.manual_seed(3)
     potential = build(
         backbone=backbone,
+        long_range="mcgm",
         cutoff=CUTOFF,
         backbone_options={"channels": 12, "radial": 8, "layers": 2},
         long_range_options={"scope": "molecule"} | options,

@@ -124,6 +124,11 @@ class MCGM(LongRangeSpec):
         return {} if self.is_smooth else {"smooth": "the energy jumps where clusters change"}
 
     @property
+    def is_separable(self) -> bool:
+        """Where every molecule has a hierarchy of its own (scope "molecule")."""
+        return self.scope == "molecule"
+
+    @property
     def has_labels(self) -> bool:
         """Whether the rules assign labels that flip."""
         return not self.is_smooth
