@@ -80,7 +80,8 @@ def _search_cells(structure: Structure, cutoff: float) -> Pairs:
         shifts = translations(np.floor(cutoff / lattice.height) + structure.pbc)
         i, j, image, distance = _search_images(inside, lattice.cell, shifts, cutoff)
     else:
-        search = vesin.NeighborList(cutoff=cutoff, full_list=False)  # the other half, and the order, are quicker below
+        search = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=torch.get_num_threads())
+        # the other half, and the order, are quicker below
         both, image, distance = search.compute(inside, lattice.cell, structure.pbc, "PSd", copy=False)
         i, j = both.view(np.int64).T
     _refuse_overlaps(structure, i, j, distance)
