@@ -25,7 +25,7 @@ from mcgm.memory import keep_freed_memory
 from mcgm.provenance import provenance
 
 MOLECULES, ATOMS, CUTOFF = 64, 40, 6.0
-BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_paper", "mcgm_random")
+BLOCKS = ("none", "global_mean", "element_mean", "mcgm", "mcgm_oriented", "mcgm_paper", "mcgm_random")
 
 
 def molecules(count: int = MOLECULES, atoms: int = ATOMS) -> list[Structure]:

@@ -48,7 +48,7 @@ def comparison(name: str, title: str) -> str:
 
 def cost() -> str:
     """Overheads on a CPU, by backbone and size."""
-    blocks = ("mcgm", "mcgm_paper", "element_mean", "global_mean")
+    blocks = ("mcgm", "mcgm_oriented", "mcgm_paper", "element_mean", "global_mean")
     lines = [
         "| | molecules in the batch | alone | " + " | ".join(f"`{block}`" for block in blocks) + " |",
         "|---|---:|---:|" + "---|" * len(blocks),
