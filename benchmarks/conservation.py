@@ -3,10 +3,11 @@
     python benchmarks/conservation.py runs/backbones     after `mcgm compare configs/backbones.yaml -o runs/backbones`
     python benchmarks/conservation.py --fresh            untrained models of benchmarks/trust.py
 
-Takes the models of that comparison's first seed, each backbone alone and with MCGM, in float64 on one thread: the
-drift of alanine dipeptide at constant energy, compiled, with springs only where bonds would not hold, from several
-choices of velocities, and the largest jump along a path through every small structure whose elements the model knows.
-One JSON per model in benchmarks/results/conservation; what has figures is not measured again. Exits with 1 if a drift
+Takes the models of that comparison's first seed, each backbone alone, with MCGM, and with orientations too, in float64
+on one thread: the drift of alanine dipeptide at constant energy, compiled, with springs only where bonds would not
+hold, from several choices of velocities, and the largest jump along a path through every small structure whose
+elements the model knows. One JSON per model in benchmarks/results/conservation; what has figures is not measured again.
+Exits with 1 if a drift
 is above its limit or above twice that of the backbone alone. The table is written by `python benchmarks/readme.py`.
 """
 
@@ -47,6 +48,9 @@ BACKBONES = {
 }
 """First words of the variants' names."""
 
+BLOCKS = {"mcgm": "MCGM", "oriented": "MCGM + orientations"}
+"""Last words of the variants' names."""
+
 DURATION_PS, STEPS, STEP = 20.0, 2000, 5e-4
 
 LARGEST_DRIFT, LARGEST_RATIO = 0.05, 2.0
@@ -80,7 +84,7 @@ def measure_jumps(potential: Potential) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Drifts of a backbone alone and with MCGM, root mean squares over so many velocities each."""
+    """Drifts of a backbone alone and with a block, root mean squares over so many velocities each."""
 
     alone: float
     added: float
@@ -93,7 +97,7 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """How many times more drifts with MCGM."""
+        """How many times more drifts with the block."""
         return self.added / self.alone
 
     @property
@@ -112,28 +116,28 @@ class Pair:
 
 
 def pairs() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    """Name and weights, records alone and with MCGM, of every backbone that has both."""
-    for weights, (variant, name) in product(("trained", "fresh"), BACKBONES.items()):
+    """Backbone with block, and weights, records alone and with the block, of all that have both."""
+    for weights, (variant, name), (block, title) in product(("trained", "fresh"), BACKBONES.items(), BLOCKS.items()):
         suffix = "" if weights == "trained" else f"-{weights}"
-        paths = [FIGURES / f"{variant}{block}{suffix}.json" for block in ("", "-mcgm")]
+        paths = [FIGURES / f"{variant}{suffix}.json", FIGURES / f"{variant}-{block}{suffix}.json"]
         if all(path.exists() for path in paths):
             alone, added = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-            yield name, weights, alone, added
+            yield f"{name} + {title}", weights, alone, added
 
 
 def table() -> str:
-    """Each backbone alone and with MCGM, trained and fresh, for README and docs."""
+    """Each backbone alone and with a block, trained and fresh, for README and docs."""
     lines = [
-        "| Backbone | Weights | Velocities | Drift alone, meV/atom/ps | Drift with MCGM | Ratio "
-        "| Largest jump alone, eV | with MCGM |",
+        "| Backbone and block | Weights | Velocities | Drift alone, meV/atom/ps | Drift with the block | Ratio "
+        "| Largest jump alone, eV | with the block |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    commands, durations, held, every = set(), set(), 0, 0
+    commands, durations, held = set(), set(), {}
     for name, weights, alone, added in pairs():
         runs = [*alone["drifts"], *added["drifts"]]
         commands |= {part["provenance"]["command"] for part in (*runs, alone["jumps"], added["jumps"])}
         durations |= {run["duration_ps"] for run in runs}
-        held, every = held + sum(run["held"] for run in runs), every + len(runs)
+        held |= {run["provenance"]["date"]: run["held"] for run in runs}  # those alone stand beside several blocks
         pair = Pair.of(alone, added)
         ratio = f"{pair.ratio:.2f}" if pair.kept else f"**{pair.ratio:.2f}**"
         if min(pair.velocities) > 1:
@@ -145,7 +149,7 @@ def table() -> str:
         f"Limits: {LARGEST_DRIFT:g} meV/atom/ps, {LARGEST_RATIO:g} times the drift alone, 1e-06 eV. Drifts over "
         f"{' and '.join(f'{ps:g}' for ps in sorted(durations))} ps, the root mean square over choices of velocities, "
         f"in brackets their range; ratios with their 95 % intervals, drifts taken as normal around zero; springs held "
-        f"the atoms in {held} of {every} runs. Trained: models of "
+        f"the atoms in {sum(held.values())} of {len(held)} runs. Trained: models of "
         "`configs/backbones.yaml`; fresh: those of the figures below. "
         f"{' and '.join(f'`{command}`' for command in sorted(commands))}."
     )
@@ -164,7 +168,7 @@ def _text(record: dict[str, Any]) -> str:
 
 def trained(comparison: Path) -> Iterator[tuple[str, Path]]:
     """Name of the figures and file of every model of the comparison's first seed."""
-    for variant, block in product(BACKBONES, ("", "-mcgm")):
+    for variant, block in product(BACKBONES, ("", *(f"-{block}" for block in BLOCKS))):
         path = comparison / "runs" / f"{variant}{block}-seed0" / "model.safetensors"
         if path.exists():
             yield f"{variant}{block}", path
@@ -172,10 +176,10 @@ def trained(comparison: Path) -> Iterator[tuple[str, Path]]:
 
 def fresh(folder: Path) -> Iterator[tuple[str, Path]]:
     """The same of untrained models, made in the folder."""
-    for (variant, backbone), block in product(zip(BACKBONES, trust.BACKBONES, strict=True), ("none", "mcgm")):
-        name = f"{variant}-fresh" if block == "none" else f"{variant}-{block}-fresh"
+    blocks = {"none": "", "mcgm": "-mcgm", "mcgm_oriented": "-oriented"}
+    for (variant, backbone), (block, suffix) in product(zip(BACKBONES, trust.BACKBONES, strict=True), blocks.items()):
         trust.model(backbone, block, "fresh", folder)
-        yield name, folder / f"{backbone}-{block}-fresh" / "model.safetensors"
+        yield f"{variant}{suffix}-fresh", folder / f"{backbone}-{block}-fresh" / "model.safetensors"
 
 
 def main() -> int:
