@@ -7,8 +7,8 @@ Takes the models of that comparison's first seed, each backbone alone, with MCGM
 on one thread: the drift of alanine dipeptide at constant energy, compiled, with springs only where bonds would not
 hold, from several choices of velocities, and the largest jump along a path through every small structure whose
 elements the model knows. One JSON per model in benchmarks/results/conservation; what has figures is not measured again.
-Exits with 1 if a drift
-is above its limit or above twice that of the backbone alone. The table is written by `python benchmarks/readme.py`.
+Exits with 1 if a drift is above its limit or above twice that of the backbone alone. The table is written by
+`python benchmarks/readme.py`.
 """
 
 from __future__ import annotations
