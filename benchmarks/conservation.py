@@ -122,7 +122,8 @@ def pairs() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
         paths = [FIGURES / f"{variant}{suffix}.json", FIGURES / f"{variant}-{block}{suffix}.json"]
         if all(path.exists() for path in paths):
             alone, added = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-            yield f"{name} + {title}", weights, alone, added
+            if alone["drifts"] and added["drifts"]:
+                yield f"{name} + {title}", weights, alone, added
 
 
 def table() -> str:
