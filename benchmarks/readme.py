@@ -121,8 +121,8 @@ def backbones() -> str:
     alone = [dataclasses.replace(r, reference=None) for r in results if r.variant in {s.reference for s in streams}]
     ways = " ".join(plain(sentence) for sentence in sentences(summarize([*alone, *streams])))
     return (
-        f"{table}\n\nMean change over {len(added)} backbones with MCGM alone: energy {signed(changes['energy'])} %, force "
-        f"{signed(changes['force'])} %. The paper has −{PUBLISHED_IMPROVEMENT} % in energy for four on OE62.\n\n{ways}"
+        f"{table}\n\nMean change over {len(added)} backbones with MCGM alone: energy {signed(changes['energy'])} %, "
+        f"force {signed(changes['force'])} %. The paper has −{PUBLISHED_IMPROVEMENT} % in energy for four on OE62.\n\n{ways}"
     )
 
 

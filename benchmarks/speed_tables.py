@@ -267,14 +267,16 @@ def memory_batch() -> str:
     question = figures["question"][0].upper() + figures["question"][1:]
     ran = ", ".join(f"`{command}`" for command in dict.fromkeys(commands))
     return "\n".join(
-        [*lines, "", f"{question}. Ratio to the same backbone alone; with quartiles, of several processes. {ran}."]
+        [*lines, "", f"{question}. Ratio to the same backbone alone, median of two processes or more. {ran}."]
     )
 
 
 def _memory_ratio(ratio: float | dict[str, float]) -> str:
-    """Median and quartiles of several processes, or the one that was measured."""
+    """Median of several processes, with quartiles where they differ from it, or the one that was measured."""
     if isinstance(ratio, float):
         return f"{ratio:.3f}"
+    if ratio["quartile_3"] - ratio["quartile_1"] < 2e-3:
+        return f"{ratio['median']:.3f}"
     return f"{ratio['median']:.3f} [{ratio['quartile_1']:.3f}, {ratio['quartile_3']:.3f}]"
 
 
