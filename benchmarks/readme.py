@@ -122,7 +122,8 @@ def backbones() -> str:
     ways = " ".join(plain(sentence) for sentence in sentences(summarize([*alone, *streams])))
     return (
         f"{table}\n\nMean change over {len(added)} backbones with MCGM alone: energy {signed(changes['energy'])} %, "
-        f"force {signed(changes['force'])} %. The paper has −{PUBLISHED_IMPROVEMENT} % in energy for four on OE62.\n\n{ways}"
+        f"force {signed(changes['force'])} %. The paper has −{PUBLISHED_IMPROVEMENT} % in energy for four on OE62."
+        f"\n\n{ways}"
     )
 
 
