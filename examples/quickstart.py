@@ -14,7 +14,8 @@ from mcgm.interfaces.ase import MCGMCalculator
 
 
 def main() -> None:
-    # 1. A fresh potential: PaiNN with MCGM and orientations, the default, after every layer. `mcgm train` gives it weights that mean something.
+    # 1. A fresh potential: PaiNN with MCGM and orientations, the default, after every layer. `mcgm train` gives it
+    # weights that mean something.
     torch.manual_seed(0)
     potential = build(backbone="painn", long_range="mcgm_oriented", size="small", cutoff=5.0)
     print(potential.extra_repr())
