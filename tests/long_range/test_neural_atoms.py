@@ -138,23 +138,11 @@ def test_every_backbone_takes_them_and_a_file_keeps_them(backbone, tmp_path):
         assert np.isfinite(before.forces).all()
 
 
-def test_they_can_be_attached():
+def test_they_can_be_attached(bare_network):
     torch.manual_seed(0)
-
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(2))
-
-        def forward(self, numbers, positions, molecule):
-            h = torch.zeros(len(numbers), 6) + numbers[:, None]
-            for layer in self.layers:
-                h = h + layer(h)
-            return torch.zeros(int(molecule.max()) + 1).index_add(0, molecule, h.sum(1))
-
     batch = batch_of(molecule("CH3OH"), molecule("H2O")).to(torch.float32)
     inputs = batch.numbers, batch.positions, batch.molecule
-    model = Network()
+    model = bare_network()
     before = model(*inputs)
     attach(model, "neural_atoms", layers=list(model.layers), channels=6)
     assert (model(*inputs) - before).abs().min() > 1e-4
