@@ -42,7 +42,7 @@ def test_gradients_are_those_of_finite_differences(x):
     assert torch.autograd.gradgradcheck(silu, x, check_batched_grad=True, check_fwd_over_rev=True)
 
 
-def test_forces_in_training_keep_half_as_much_or_less():
+def test_forces_in_training_keep_four_arrays_less():
     def kept(function):
         x = torch.randn(LARGE, requires_grad=True)
         arrays = {}
@@ -55,7 +55,7 @@ def test_forces_in_training_keep_half_as_much_or_less():
             torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
         return len(arrays)
 
-    assert 2 * kept(silu) <= kept(reference)
+    assert kept(silu) <= kept(reference) - 4
 
 
 def test_configurations_get_it():

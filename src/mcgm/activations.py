@@ -1,7 +1,7 @@
 """Activations by the name under which a configuration asks for them; all smooth.
 
 torch writes the gradient of a SiLU whose gradient is differentiated again, as forces in a training are, as a product of
-six arrays, all of which it keeps. Where these are large, gradients of our own keep the two that are needed.
+several arrays, all of which it keeps. Where these are large, gradients of our own keep the two that are needed.
 """
 
 from __future__ import annotations
