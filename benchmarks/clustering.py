@@ -1,7 +1,7 @@
 """How fast is K-means++ on the ragged groups of a batch, beside other libraries, and is it as good?
 
     pip install --no-deps --target others torch-kmeans fast-pytorch-kmeans
-    PYTHONPATH=others python benchmarks/clustering.py
+    PYTHONPATH=others python benchmarks/clustering.py [--device cuda]
 
 64 groups of 20 to 200 points, a tenth as many clusters. Others take one group at a time; torch-kmeans takes groups of
 one size at once, which is a case of its own. All start from K-means++, once, and do at most as many rounds.
@@ -43,24 +43,24 @@ def inertia(groups: list[np.ndarray], labels: list[np.ndarray]) -> float:
     return total
 
 
-def ours(groups: list[np.ndarray], *, drawn: bool) -> Clustering:
+def ours(groups: list[np.ndarray], *, drawn: bool, device: str) -> Clustering:
     """All groups at once."""
-    sizes = torch.tensor([len(group) for group in groups])
-    flat = torch.from_numpy(np.concatenate(groups))
+    sizes = torch.tensor([len(group) for group in groups], device=device)
+    flat = torch.from_numpy(np.concatenate(groups)).to(device)
     members, clusters = Nodes.counted(sizes), Nodes.counted(sizes // POINTS_PER_CLUSTER)
-    chance = Chance(torch.Generator().manual_seed(0), torch.arange(len(groups))) if drawn else None
-    edges = np.concatenate([[0], np.cumsum(sizes)])
+    chance = Chance(torch.Generator().manual_seed(0), torch.arange(len(groups), device=device)) if drawn else None
+    edges = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
 
     def run() -> list[np.ndarray]:
-        label = kmeans(flat, members, clusters, iterations=ITERATIONS, chance=chance).numpy()
+        label = kmeans(flat, members, clusters, iterations=ITERATIONS, chance=chance).cpu().numpy()
         return [label[start:stop] for start, stop in pairwise(edges)]
 
     return run
 
 
-def others(groups: list[np.ndarray]) -> dict[str, Clustering]:
-    """One group after another."""
-    tensors = [torch.from_numpy(group) for group in groups]
+def others(groups: list[np.ndarray], device: str) -> dict[str, Clustering]:
+    """One group after another; scikit-learn on the CPU always."""
+    tensors = [torch.from_numpy(group).to(device) for group in groups]
 
     def scikit() -> list[np.ndarray]:
         settings = {"n_init": 1, "max_iter": ITERATIONS, "random_state": 0}
@@ -69,28 +69,28 @@ def others(groups: list[np.ndarray]) -> dict[str, Clustering]:
     def fast() -> list[np.ndarray]:
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002, that is what it draws from
-        return [
-            FastKMeans(len(x) // POINTS_PER_CLUSTER, max_iter=ITERATIONS, init_method="kmeans++").fit_predict(x).numpy()
-            for x in tensors
-        ]
+        settings = {"max_iter": ITERATIONS, "init_method": "kmeans++"}
+        return [FastKMeans(len(x) // POINTS_PER_CLUSTER, **settings).fit_predict(x).cpu().numpy() for x in tensors]
 
     def one_by_one() -> list[np.ndarray]:
         settings = {"init_method": "k-means++", "num_init": 1, "max_iter": ITERATIONS, "verbose": False, "seed": 0}
-        return [TorchKMeans(**settings)(x[None], k=len(x) // POINTS_PER_CLUSTER).labels[0].numpy() for x in tensors]
+        found = [TorchKMeans(**settings)(x[None], k=len(x) // POINTS_PER_CLUSTER) for x in tensors]
+        return [one.labels[0].cpu().numpy() for one in found]
 
     return {"scikit-learn": scikit, "fast-pytorch-kmeans": fast, "torch-kmeans": one_by_one}
 
 
-def in_a_batch(groups: list[np.ndarray]) -> Clustering:
+def in_a_batch(groups: list[np.ndarray], device: str) -> Clustering:
     """torch-kmeans on groups of one size."""
-    stacked = torch.from_numpy(np.stack(groups))
+    stacked = torch.from_numpy(np.stack(groups)).to(device)
     settings = {"init_method": "k-means++", "num_init": 1, "max_iter": ITERATIONS, "verbose": False, "seed": 0}
-    return lambda: list(TorchKMeans(**settings)(stacked, k=stacked.shape[1] // POINTS_PER_CLUSTER).labels.numpy())
+    return lambda: list(TorchKMeans(**settings)(stacked, k=stacked.shape[1] // POINTS_PER_CLUSTER).labels.cpu().numpy())
 
 
-def measure(groups: list[np.ndarray], libraries: dict[str, Clustering], rounds: int) -> dict[str, object]:
+def measure(groups: list[np.ndarray], libraries: dict[str, Clustering], rounds: int, device: str) -> dict[str, object]:
     """Ratios of time and inertia."""
-    functions = {"ours": ours(groups, drawn=False), "ours, drawn": ours(groups, drawn=True)} | libraries
+    both = {name: ours(groups, drawn=name != "ours", device=device) for name in ("ours", "ours, drawn")}
+    functions = both | libraries
     times = seconds(functions, rounds)
     best = inertia(groups, functions["scikit-learn"]())
     return {
@@ -112,6 +112,7 @@ def main() -> None:
     """Points without structure, and points around centres."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cpu", help="of all but scikit-learn: cpu, cuda")
     options = parser.parse_args()
     keep_freed_memory()
     random = np.random.default_rng(0)
@@ -122,7 +123,9 @@ def main() -> None:
         "question": f"{GROUPS} groups of {LEAST} to {MOST} points x {CHANNELS} channels, a cluster for "
         f"{POINTS_PER_CLUSTER} points, at most {ITERATIONS} rounds"
     }
-    for threads in (1, os.cpu_count() or 1):
+    if options.device != "cpu":
+        figures["question"] = f"{figures['question']}, {torch.cuda.get_device_name()}, scikit-learn on its host"
+    for threads in (1,) if options.device != "cpu" else (1, os.cpu_count() or 1):
         torch.set_num_threads(threads)
         with threadpool_limits(threads):
             cases = {
@@ -132,12 +135,12 @@ def main() -> None:
             }
             found: dict[str, object] = {}
             for name, groups in cases.items():
-                libraries = others(groups)
+                libraries = others(groups, options.device)
                 if name.startswith("groups of"):
-                    libraries["torch-kmeans, all at once"] = in_a_batch(groups)
-                found[name] = measure(groups, libraries, options.rounds)
+                    libraries["torch-kmeans, all at once"] = in_a_batch(groups, options.device)
+                found[name] = measure(groups, libraries, options.rounds, options.device)
             figures[f"threads {threads}"] = found
-    store("clustering", figures)
+    store("clustering" if options.device == "cpu" else f"clustering_{options.device}", figures)
 
 
 if __name__ == "__main__":

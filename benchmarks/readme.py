@@ -92,7 +92,7 @@ def cost_mixing() -> str:
 def cost_gpu() -> str:
     """Overheads in time and memory on a GPU, all backbones."""
     record = json.loads((RESULTS / "overhead_paper_cuda.json").read_text(encoding="utf-8"))
-    blocks = ("mcgm", "mcgm_paper", "mcgm_random", "element_mean", "global_mean")
+    blocks = ("mcgm", "mcgm_oriented", "mcgm_paper", "element_mean")
     lines = ["| | alone | " + " | ".join(f"`{block}`" for block in blocks) + " |", "|---|---:|" + "---:|" * len(blocks)]
     for backbone, figures in record.items():
         if backbone in ("question", "provenance"):
@@ -105,7 +105,8 @@ def cost_gpu() -> str:
         memory = (f"{figures['memory of a training step, ratio to local'][block]:.3f}" for block in blocks)
         alone = f"{figures['MiB of a training step, local'] / 1024:.1f} GiB"
         lines.append(f"| {backbone}, memory of a training step | {alone} | " + " | ".join(memory) + " |")
-    source = f"{record['question']}. Ratio to the same backbone alone, median [quartiles] in one run"
+        count = figures["molecules"]
+    source = f"{count} {record['question']}. Ratio to the same backbone alone, median [quartiles] in one run"
     return "\n".join([*lines, "", f"{source}. `{record['provenance']['command']}`."])
 
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from mcgm.backbones import BACKBONES
+from mcgm.defaults import LONG_RANGE
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("energy + forces", "a training step")
 
 
 def compiled() -> str:
-    """Times and ratios of every backbone and setting that was measured; memory where it is known."""
+    """Times and ratios of every backbone, block and setting that was measured; memory where it is known."""
     lines = [
-        "| | | alone, ms | compiled | with MCGM, ms | compiled | MCGM costs | compiled |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| | network | block | ms | compiled | × alone | compiled | MiB | compiled |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     commands, compiling, differences = [], [], []
     for path in sorted(RESULTS.glob("speed_compiled_*.json")):
@@ -28,33 +29,30 @@ def compiled() -> str:
                 if task not in tasks:
                     continue
                 found = tasks[task]
-                compiling.append(found["seconds to compile both"])
+                compiling.append(found["seconds to compile all"])
                 differences.append(found["largest difference of forces, relative"])
-                lines.append(_row(question, f"{backbone}, {task}", found))
-                if "MiB" in found:
-                    lines.append(_memory(question, f"{backbone}, {task}, memory", found["MiB"]))
+                lines += [
+                    f"| {question} | {backbone}, {task} | {_block_row(block, found)} |"
+                    for block in found["compiled, ratio to uncompiled"]
+                ]
     notes = (
-        "Compiled: ratio to the same network uncompiled; MCGM costs: ratio to the network alone; medians [quartiles] "
-        f"in one run. Compiling a network without and with MCGM took {min(compiling):.0f} to {max(compiling):.0f} s. "
-        f"Forces (float32) differ by at most {max(differences):.0e} of the largest. "
+        "Compiled: ratio to the same network uncompiled; × alone: ratio to the network without a block; medians "
+        f"[quartiles] in one run. Compiling the networks of a row took {min(compiling):.0f} to {max(compiling):.0f} s "
+        f"together. Forces (float32) differ by at most {max(differences):.0e} of the largest. "
         f"{', '.join(dict.fromkeys(commands))}."
     )
     return "\n".join([*lines, "", notes])
 
 
-def _row(question: str, what: str, found: dict[str, Any]) -> str:
-    times, ratios = found["milliseconds"], found["compiled, ratio to uncompiled"]
-    costs = found["MCGM, ratio to the network alone"]
-    cells = [f"{times['none']:.1f}", _quartiles(ratios["none"]), f"{times['mcgm']:.1f}", _quartiles(ratios["mcgm"])]
-    cells += [_quartiles(costs[which]) for which in ("uncompiled", "compiled")]
-    return f"| {question} | {what} | " + " | ".join(cells) + " |"
-
-
-def _memory(question: str, what: str, mib: dict[str, float]) -> str:
-    shares = {block: mib[f"{block}, compiled"] / mib[block] for block in ("none", "mcgm")}
-    costs = mib["mcgm"] / mib["none"], mib["mcgm, compiled"] / mib["none, compiled"]
-    cells = [f"{mib['none']:,.0f} MiB", f"{shares['none']:.2f}", f"{mib['mcgm']:,.0f} MiB", f"{shares['mcgm']:.2f}"]
-    return f"| {question} | {what} | " + " | ".join([*cells, *(f"{cost:.2f}" for cost in costs)]) + " |"
+def _block_row(block: str, found: dict[str, Any]) -> str:
+    """Time, cost and memory with a block."""
+    costs = found["with the block, ratio to the network alone"].get(block)
+    cells = ["–" if block == "none" else f"`{block}`", f"{found['milliseconds'][block]:.1f}"]
+    cells.append(_quartiles(found["compiled, ratio to uncompiled"][block]))
+    cells += ["–", "–"] if costs is None else [_quartiles(costs[which]) for which in ("uncompiled", "compiled")]
+    mib = found.get("MiB")
+    cells += ["–", "–"] if mib is None else [f"{mib[block]:,.0f}", f"{mib[f'{block}, compiled'] / mib[block]:.2f}"]
+    return " | ".join(cells)
 
 
 def _quartiles(ratio: dict[str, float]) -> str:
@@ -181,23 +179,24 @@ def _share(found: dict[str, float], kind: str) -> str:
 
 
 def clustering() -> str:
-    """K-means++ beside other libraries, with what it found."""
-    figures = json.loads((RESULTS / "clustering.json").read_text(encoding="utf-8"))
+    """K-means++ beside other libraries, with what it found; on a processor, then on a GPU."""
     lines = [
         "| | ours, ms | drawn, ms | beside | ms | times faster | drawn | inertia, ours to theirs | drawn |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for case, found in figures["threads 1"].items():
-        times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
-        for library, ratio in found["times faster"].items():
-            cells = [f"{times['ours']:.1f}", f"{times['ours, drawn']:.1f}", library, f"{times[library]:.0f}"]
-            cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
-            cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
-            lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    commands = []
+    for name, where in (("clustering", ""), ("clustering_cuda", "GPU, ")):
+        figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        commands.append(f"`{figures['provenance']['command']}`")
+        for case, found in figures["threads 1"].items():
+            times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
+            for library, ratio in found["times faster"].items():
+                cells = [f"{times['ours']:.1f}", f"{times['ours, drawn']:.1f}", library, f"{times[library]:.0f}"]
+                cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
+                cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
+                lines.append(f"| {where}{case} | " + " | ".join(cells) + " |")
     question = figures["question"][0].upper() + figures["question"][1:]
-    return "\n".join(
-        [*lines, "", f"{question}, one thread. Ratios: median [quartiles]. `{figures['provenance']['command']}`."]
-    )
+    return "\n".join([*lines, "", f"{question}; one thread. Ratios: median [quartiles]. {', '.join(commands)}."])
 
 
 def data() -> str:
@@ -313,21 +312,20 @@ def plan() -> str:
         for name in names:
             found = record[name]
             step = found["milliseconds of a training step, local"]
-            step *= found["training step, ratio to local"]["mcgm"]["median"]
+            step *= found["training step, ratio to local"][LONG_RANGE]["median"]
             gib = found["MiB of a training step, local"] / 1024
-            gib *= found["memory of a training step, ratio to local"]["mcgm"]
-            gradient = 4e-6 * found["parameters"]["mcgm"]
+            gib *= found["memory of a training step, ratio to local"][LONG_RANGE]
+            gradient = 4e-6 * found["parameters"][LONG_RANGE]
             hours = []
             for count in PROCESSORS:
                 waits = 0.0 if count == 1 else 2 * gradient / BANDWIDTH_GB_S  # ms: MB over GB/s, there and back
                 steps = structures * atoms * epochs / found["atoms"] / count
                 hours.append(f"{steps * (step + waits) / 3.6e6:,.1f}")
-            lines.append(
-                f"| {title}: {name} + MCGM | {step:.0f} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |"
-            )
+            lines.append(f"| {title}: {name} | {step:.0f} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |")
     notes = (
-        f"Computed from training steps with forces of 64 molecules of 40 atoms on one GPU, float32, uncompiled "
-        f"({record['question']}; `{record['provenance']['command']}`), and from the time to add up gradients at "
-        f"{BANDWIDTH_GB_S:g} GB/s; not measured on several GPUs."
+        f"Each network with the default block, `{LONG_RANGE}`. Computed from training steps with forces, float32, "
+        f"uncompiled, on one GPU ({record[names[0]]['molecules']} {record['question']}; "
+        f"`{record['provenance']['command']}`), and from the time to add up gradients at {BANDWIDTH_GB_S:g} GB/s; not "
+        "measured on several GPUs."
     )
     return "\n".join([*lines, "", notes])

@@ -155,7 +155,8 @@ def voxel_window(place: Float[Tensor, "*rest 3"], spacing: float) -> Float[Tenso
     square = y.square()
     series = 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72 * (1 - square / 110))))
     small = square < SERIES
-    return torch.where(small, series, torch.sin(y) / torch.where(small, 1.0, y)).prod(-1, keepdim=True)
+    factor = torch.where(small, series, torch.sin(y) / torch.where(small, 1.0, y))
+    return factor[..., 0:1] * factor[..., 1:2] * factor[..., 2:3]  # derivatives of `prod` wait for the device
 
 
 class EwaldBlock(LongRange):
