@@ -67,8 +67,18 @@ def cost() -> str:
                 cells = (_quartiles(ratios[block]) if block in ratios else "" for block in blocks)
                 count = figures.get("molecules", 64)
                 lines.append(f"| {backbone}, {size}, {what} | {count} | {alone} | " + " | ".join(cells) + " |")
+    counted = json.loads((RESULTS / "arithmetic.json").read_text(encoding="utf-8"))
+    commands.append(f"`{counted.pop('provenance')['command']}`")
+    count = counted.pop("question").partition("molecules of")[0].split()[-1]
+    for backbone, figures in counted.items():
+        cells = (f"{figures['ratio to local'][block]:.3f}" for block in blocks)
+        alone = f"{figures['operations, local'] / 1e9:,.0f} · 10⁹"
+        lines.append(f"| {backbone}, paper, operations of energy + forces | {count} | {alone} | {' | '.join(cells)} |")
     what = question.partition(", size")[0].partition("molecules of")[2]
-    notes = f"Molecules of{what}. Ratio to the same backbone alone, median [quartiles] in one run."
+    notes = (
+        f"Molecules of{what}. Operations: those of matrix products, counted. Ratio to the same backbone alone, median "
+        "[quartiles] in one run."
+    )
     return "\n".join([*lines, "", f"{notes} {', '.join(dict.fromkeys(commands))}."])
 
 
