@@ -184,10 +184,11 @@ def clustering() -> str:
         "| | ours, ms | drawn, ms | beside | ms | times faster | drawn | inertia, ours to theirs | drawn |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
-    commands = []
+    commands, questions = [], []
     for name, where in (("clustering", ""), ("clustering_cuda", "GPU, ")):
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         commands.append(f"`{figures['provenance']['command']}`")
+        questions.append(figures["question"])
         for case, found in figures["threads 1"].items():
             times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
             for library, ratio in found["times faster"].items():
@@ -195,8 +196,8 @@ def clustering() -> str:
                 cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
                 cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
                 lines.append(f"| {where}{case} | " + " | ".join(cells) + " |")
-    question = figures["question"][0].upper() + figures["question"][1:]
-    return "\n".join([*lines, "", f"{question}; one thread. Ratios: median [quartiles]. {', '.join(commands)}."])
+    notes = f"{questions[0]}, one thread; GPU:{questions[1].removeprefix(questions[0]).removeprefix(',')}"
+    return "\n".join([*lines, "", f"{notes}. Ratios: median [quartiles]. {', '.join(commands)}."])
 
 
 def data() -> str:
