@@ -1,9 +1,10 @@
 """What the cells of a suite cost: processor time of a training step of every variant, and of all its steps together.
 
-python benchmarks/step_times.py oe62 aqm [--rounds 3]
+python benchmarks/step_times.py oe62 aqm [--rounds 3] [--cutoff 6]
 
 Measured on molecules of the bundled sample that have as many atoms as OE62 and AQM have on average, on one core.
-Nothing is trained: the weights are fresh. Variants that are in the suite's file are not measured again.
+Nothing is trained: the weights are fresh. Variants that are in the suite's file are not measured again; another cutoff
+than the suite's has a file of its own.
 """
 
 from __future__ import annotations
@@ -74,11 +75,19 @@ def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rou
     return min(seconds[1:]), count, count_parameters(potential)
 
 
-def measure(suite: str, rounds: int) -> None:
+def name_of(suite: str, cutoff: float | None) -> str:
+    """The file with the times of a suite, at its own cutoff (`None`) or at another one (Å)."""
+    return f"step_times_{suite}.json" if cutoff is None else f"step_times_{suite}_{cutoff:g}A.json"
+
+
+def measure(suite: str, cutoff: float | None, rounds: int) -> None:
     """Every variant of a suite that is not in its file yet."""
-    path = RESULTS / f"step_times_{suite}.json"
+    path = RESULTS / name_of(suite, cutoff)
     kept = json.loads(path.read_text(encoding="utf-8"))["variants"] if path.exists() else {}
-    config = widened(to_config(suite_recipe(suite), CompareConfig, source=suite))
+    recipe = suite_recipe(suite)
+    if cutoff is not None:
+        recipe["model"]["cutoff"] = cutoff
+    config = widened(to_config(recipe, CompareConfig, source=suite))
     sample = Dataset.open("sample")
     molecules = sample.subset(np.flatnonzero((sample.sizes >= ATOMS[0]) & (sample.sizes <= ATOMS[1])))
     found: dict[str, dict[str, float | str]] = {}
@@ -115,10 +124,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="+", choices=list(SUITES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cutoff", type=float, help="Å, in the place of the suite's")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for suite in options.suites:
-        measure(suite, options.rounds)
+        measure(suite, options.cutoff, options.rounds)
     return 0
 
 

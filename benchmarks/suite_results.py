@@ -9,6 +9,7 @@ from pathlib import Path
 
 import by_charge
 import suite_figures
+from step_times import name_of
 
 from mcgm.report.drawing import INK, panels, svg_file
 from mcgm.report.files import write_whole
@@ -80,10 +81,13 @@ def section(suite: str, folder: Path) -> str:
         lines += ["", *of_ions]
     if any(row.energy_change is not None for row in rows):
         lines += ["", f"![Changes against the local network, 95 % intervals](comparison/{folder.name}.svg)"]
-    if _has_step_times(suite, results):
+    if timed := _step_times(suite, results):
+        where = "the table of steps below"
+        if timed.name != name_of(suite, None):
+            where = f"`{json.loads(timed.read_text(encoding='utf-8'))['provenance']['command']}`"
         lines += [
             "",
-            "Who wins at equal size, and at equal time? Small dots are seeds; times are of the table of steps below.",
+            f"Who wins at equal size, and at equal time? Small dots are seeds; times are of {where}.",
             "",
             f"![Errors over parameters and over the time of a step](comparison/{folder.name}-frontier.svg)",
         ]
@@ -137,8 +141,8 @@ def draw() -> None:
         rows = [row for row in summarize(results) if row.energy_change is not None]
         if rows:
             write_whole(FIGURES / f"{folder.name}.svg", figure(rows))
-        if _has_step_times(suite, results):
-            times = json.loads(_step_times(suite).read_text(encoding="utf-8"))["variants"]
+        if timed := _step_times(suite, results):
+            times = json.loads(timed.read_text(encoding="utf-8"))["variants"]
             write_whole(FIGURES / f"{folder.name}-frontier.svg", suite_figures.frontier(results, times))
         if sizes := suite_figures.load_sizes(folder):
             reference = suite_recipe(suite)["reference"]
@@ -151,14 +155,14 @@ def draw_stability() -> None:
     write_whole(FIGURES / "stability.svg", suite_figures.stability(results))
 
 
-def _step_times(suite: str) -> Path:
-    return RESULTS / f"step_times_{suite}.json"
-
-
-def _has_step_times(suite: str, results: Sequence[RunResult]) -> bool:
-    """Whether steps were timed with the backbone of these results: that of the suite, where it names one."""
-    backbone = suite_recipe(suite).get("model", {}).get("backbone", results[0].backbone)
-    return _step_times(suite).exists() and backbone == results[0].backbone
+def _step_times(suite: str, results: Sequence[RunResult]) -> Path | None:
+    """Where the steps of these results' variants are timed, with their backbone and at their cutoff, if anywhere."""
+    model = suite_recipe(suite).get("model", {})
+    reference = next((result for result in results if result.reference in (None, result.variant)), results[0])
+    cutoff = reference.config.get("model", {}).get("cutoff")
+    usual = cutoff is None or cutoff == model.get("cutoff", cutoff)
+    path = RESULTS / name_of(suite, None if usual else cutoff)
+    return path if path.exists() and reference.backbone == model.get("backbone", reference.backbone) else None
 
 
 def figure(rows: Sequence[VariantSummary]) -> bytes:
@@ -186,7 +190,7 @@ def _color(change: Spread) -> str:
 
 def step_times(suite: str) -> str:
     """What one seed of every variant costs, from measured steps."""
-    path = _step_times(suite)
+    path = RESULTS / name_of(suite, None)
     if not path.exists():
         return f"Not measured yet: `python benchmarks/step_times.py {suite}`."
     record = json.loads(path.read_text(encoding="utf-8"))
