@@ -231,9 +231,9 @@ def test_a_changed_part_is_refused(folder, potential, tmp_path):
 def test_no_more_than_a_batch_is_alive(folder, potential, tmp_path, monkeypatch):
     alive, most = weakref.WeakSet(), 0
 
-    def counted(source):
+    def counted(source, labels):
         nonlocal most
-        for structure in open_structures(source):
+        for structure in open_structures(source, labels):
             alive.add(structure)
             most = max(most, len(alive))
             yield structure

@@ -30,7 +30,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
     parser.add_argument("data", metavar="DATA", nargs="?", help="data file; default: the data of its training")
     parser.add_argument("--part", choices=("train", "val", "test", "all"), help="part of the training's split")
-    parser.add_argument("--labels", help="named declaration of keys and units (default: the format's)")
+    parser.add_argument(
+        "--labels", help="named declaration of keys and units (default: the training's, or the format's)"
+    )
     parser.add_argument("--no-forces", action="store_true", help="energies only")
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -44,10 +46,11 @@ def run(arguments: list[str]) -> int:
 
     path = model_path(known.model)
     potential = load(path, device=known.device)
+    recipe = read_header(path).get("extra", {}).get("recipe")
     if known.data is None:
-        name, dataset = _part(path, read_header(path), known.part or "test")
+        name, dataset = _part(path, recipe, known.part or "test")
     else:
-        name, dataset = Path(known.data).name, _open(known.data, known.labels)
+        name, dataset = Path(known.data).name, _open(known.data, known.labels, recipe)
     forces = False if known.no_forces else None
     keep_freed_memory()
     with bounded_memory():
@@ -62,18 +65,21 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _open(data: str, labels: str | None) -> Dataset:
+def _open(data: str, labels: str | None, recipe: Mapping[str, Any] | None) -> Dataset:
+    """The file by this declaration, or else as the model's training data were read."""
     from mcgm.data import Dataset
+    from mcgm.data.declaration import as_trained, read_as_trained
 
-    return Dataset.open(data, labels)
+    trained = None if labels is not None else as_trained(Path(data), recipe)
+    with read_as_trained(trained):
+        return Dataset.open(data, labels if trained is None else trained)
 
 
-def _part(path: Path, header: Mapping[str, Any], part: str) -> tuple[str, Dataset]:
+def _part(path: Path, recipe: Mapping[str, Any] | None, part: str) -> tuple[str, Dataset]:
     from mcgm.training.config import TrainConfig
     from mcgm.training.preparation import open_parts
     from mcgm.training.recipe import to_config
 
-    recipe = header["extra"].get("recipe")
     if recipe is None:
         raise ConfigError(f"{path}: does not say what it was trained on. Give DATA.")
     parts = open_parts(to_config(recipe, TrainConfig, source=str(path)).data)

@@ -42,16 +42,19 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--limit {known.limit}: required: a whole number, at least 1.")
 
     import mcgm
-    from mcgm.checkpoint import load
+    from mcgm.checkpoint import load, read_header
     from mcgm.data import open_structures, sample_path
+    from mcgm.data.declaration import as_trained, inputs_alone, read_as_trained
     from mcgm.memory import bounded_memory
     from mcgm.report.exploration import write_exploration
 
     path = model_path(known.model)
     potential = load(path, device=known.device)
-    source = sample_path() if known.structures == "sample" else known.structures
-    chosen = itertools.islice(open_structures(source), known.limit)
-    with bounded_memory():
+    source = sample_path() if known.structures == "sample" else Path(known.structures)
+    trained = as_trained(source, read_header(path).get("extra", {}).get("recipe"))
+    labels = None if trained is None else inputs_alone(trained)
+    chosen = itertools.islice(open_structures(source, labels), known.limit)
+    with bounded_memory(), read_as_trained(trained):
         found = list(explored(potential, watched("exploring")(chosen)))
     if not found:
         raise DataError(f"{known.structures}: holds no structures.")

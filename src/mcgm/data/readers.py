@@ -72,6 +72,11 @@ SUFFIXES = MappingProxyType(
 """Last part of a file's name → format; everything else is ASE's."""
 
 
+def format_of(path: Path) -> str:
+    """Name of the format, by the file's suffix; the file need not exist."""
+    return SUFFIXES.get(path.suffix.lower(), "ase")
+
+
 def reader_of(path: Path, format: str | None = None) -> Reader:
     """The reader for a file, by the format's name or the file's suffix.
 
@@ -99,7 +104,7 @@ def reader_of(path: Path, format: str | None = None) -> Reader:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: is no name of a file ({error}).") from error
-    return FORMATS[format or SUFFIXES.get(path.suffix.lower(), "ase")]
+    return FORMATS[format or format_of(path)]
 
 
 def matching(path: Path) -> list[Path]:
@@ -142,14 +147,14 @@ def _at_least_one(structures: Iterator[Structure], path: Path) -> Iterator[Struc
         raise DataError(f"{path}: has no structure.")
 
 
-def count_structures(path: Path) -> int | None:
-    """How many structures a file has, by the format's own declaration; `None` where that costs reading them.
+def count_structures(path: Path, labels: Labels | str | None = None) -> int | None:
+    """How many structures a file has, by a declaration or the format's own; `None` where that costs reading them.
 
     Raises:
         DataError: the file cannot be read.
     """
     reader = reader_of(path)
-    return reader.entries(path, reader.labels)
+    return reader.entries(path, reader.labels if labels is None else declared(labels))
 
 
 def keys_found(path: Path | str, *, format: str | None = None) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from mcgm.data.labels import Labels
 from mcgm.data.readers import open_structures
 from mcgm.errors import ConfigError, DataError, StructureError, unknown_name
 from mcgm.potential import Potential
@@ -34,6 +35,7 @@ def predict_file(
     source: Path,
     output: Path,
     *,
+    labels: Labels | None = None,
     model: str = "",
     batch_atoms: int = BATCH_ATOMS,
     resume: bool = False,
@@ -46,6 +48,7 @@ def predict_file(
 
     Args:
         output: .extxyz, .xyz or .npz.
+        labels: keys and units of the source; `None`: the format's own.
         model: what identifies the potential; another one is not gone on with.
         batch_atoms: atoms in a batch, unless it is a single structure.
 
@@ -59,8 +62,10 @@ def predict_file(
     require_writable(output)
     if batch_atoms < 1:
         raise ConfigError(f"--batch-atoms {batch_atoms}: required: at least 1.")
-    structures = open_structures(source)
+    structures = open_structures(source, labels)
     inputs = {"structures": fingerprint(source), "model": model, "batch_atoms": batch_atoms}
+    if labels is not None:
+        inputs["labels"] = labels.fingerprint
     with Unfinished(output, inputs, resume=resume) as unfinished:
         begun = unfinished.journal.done
         rest = () if unfinished.journal.complete else islice(structures, begun, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from ase.data import chemical_symbols
 from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
 from mcgm.data import Dataset, Labels
-from mcgm.data.labels import declared
-from mcgm.data.readers import matching, reader_of
+from mcgm.data.declaration import declaration
+from mcgm.data.readers import matching
 from mcgm.data.references import ElementReferences, ReferenceFit
 from mcgm.data.sample import sample_path
 from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
-from mcgm.errors import ConfigError, DataError, unknown_name
+from mcgm.errors import ConfigError, DataError
 from mcgm.long_range import LongRangeSpec
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
@@ -120,14 +119,7 @@ def labels_of(config: DataConfig) -> Labels | str | None:
     if not config.keys:
         return config.labels
     path = sample_path() if config.path == "sample" else matching(Path(config.path))[0]
-    base = reader_of(path).labels if config.labels is None else declared(config.labels)
-    names = [item.name for item in dataclasses.fields(Labels)]
-    for key in config.keys:
-        if key not in names:
-            raise ConfigError(unknown_name("setting", f"data.keys.{key}", [f"data.keys.{name}" for name in names]))
-    optional = tuple(name for name in base.optional if name not in config.keys)
-    changes: dict[str, Any] = dict(config.keys)
-    return dataclasses.replace(base, optional=optional, **changes)
+    return declaration(path, config.labels, config.keys)
 
 
 def any_forces(dataset: Dataset) -> bool:

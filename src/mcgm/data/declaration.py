@@ -1,0 +1,68 @@
+"""Which keys and units a file is read with: a named declaration, the format's own, or that of a model's training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mcgm.data.labels import Labels, declared
+from mcgm.data.readers import format_of, reader_of
+from mcgm.errors import ConfigError, DataError, unknown_name
+
+HINT = "It is read as the data of the training were; another declaration: --labels, e.g. ase or npz."
+
+
+def declaration(path: Path, labels: str | None, keys: Mapping[str, Any] | None) -> Labels | str | None:
+    """The declaration with this name or, for `None`, the format's own, with single entries changed.
+
+    Raises:
+        ConfigError: an entry that a declaration does not have, or no declaration of this name.
+        DataError: no such file.
+    """
+    if not keys:
+        return labels
+    base = reader_of(path).labels if labels is None else declared(labels)
+    names = [item.name for item in dataclasses.fields(Labels)]
+    for key in keys:
+        if key not in names:
+            raise ConfigError(unknown_name("setting", f"data.keys.{key}", [f"data.keys.{name}" for name in names]))
+    optional = tuple(name for name in base.optional if name not in keys)
+    changes: dict[str, Any] = dict(keys)
+    return dataclasses.replace(base, optional=optional, **changes)
+
+
+def as_trained(path: Path, recipe: Mapping[str, Any] | None) -> Labels | None:
+    """How the data of a training were read, for another file of the same format; `None`: by the format's own keys.
+
+    Keys and units of a file are those of its source: errors in eV of energies in kcal/mol would mean nothing.
+
+    Args:
+        path: the other file.
+        recipe: of the training, as model files keep it (`extra["recipe"]`).
+    """
+    data: Mapping[str, Any] = (recipe or {}).get("data") or {}
+    if not (data.get("labels") or data.get("keys")) or format_of(Path(data["path"])) != format_of(path):
+        return None
+    found = declaration(path, data.get("labels"), data.get("keys"))
+    return None if found is None else declared(found)
+
+
+def inputs_alone(labels: Labels) -> Labels:
+    """What a prediction reads: elements, positions, cell, charge and spin; no labels, and every structure."""
+    return dataclasses.replace(
+        labels, energy=None, forces=None, stress=None, dipole=None, charges=None, group=None, where=None
+    )
+
+
+@contextlib.contextmanager
+def read_as_trained(labels: Labels | None) -> Iterator[None]:
+    """Errors in the data say how they are read, where `as_trained` decided it."""
+    try:
+        yield
+    except DataError as error:
+        if labels is None:
+            raise
+        raise DataError(f"{error} {HINT}") from error
