@@ -67,10 +67,10 @@ def run(arguments: list[str]) -> int:
 
 def _open(data: str, labels: str | None, recipe: Mapping[str, Any] | None) -> Dataset:
     """The file by this declaration, or else as the model's training data were read."""
-    from mcgm.data import Dataset
+    from mcgm.data import Dataset, sample_path
     from mcgm.data.declaration import as_trained, read_as_trained
 
-    trained = None if labels is not None else as_trained(Path(data), recipe)
+    trained = None if labels is not None else as_trained(sample_path() if data == "sample" else Path(data), recipe)
     with read_as_trained(trained):
         return Dataset.open(data, labels if trained is None else trained)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcgm.data.labels import Labels, declared
-from mcgm.data.readers import format_of, reader_of
+from mcgm.data.readers import FORMATS, format_of
 from mcgm.errors import ConfigError, DataError, unknown_name
 
 HINT = "It is read as the data of the training were; another declaration: --labels, e.g. ase or npz."
@@ -20,11 +20,10 @@ def declaration(path: Path, labels: str | None, keys: Mapping[str, Any] | None) 
 
     Raises:
         ConfigError: an entry that a declaration does not have, or no declaration of this name.
-        DataError: no such file.
     """
     if not keys:
         return labels
-    base = reader_of(path).labels if labels is None else declared(labels)
+    base = FORMATS[format_of(path)].labels if labels is None else declared(labels)
     names = [item.name for item in dataclasses.fields(Labels)]
     for key in keys:
         if key not in names:

@@ -16,7 +16,6 @@ from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
 from mcgm.data import Dataset, Labels
 from mcgm.data.declaration import declaration
-from mcgm.data.readers import matching
 from mcgm.data.references import ElementReferences, ReferenceFit
 from mcgm.data.sample import sample_path
 from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
@@ -116,9 +115,7 @@ def labels_of(config: DataConfig) -> Labels | str | None:
     Raises:
         ConfigError: an entry that a declaration does not have.
     """
-    if not config.keys:
-        return config.labels
-    path = sample_path() if config.path == "sample" else matching(Path(config.path))[0]
+    path = sample_path() if config.path == "sample" else Path(config.path)
     return declaration(path, config.labels, config.keys)
 
 
