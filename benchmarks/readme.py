@@ -17,6 +17,7 @@ import cumulenes
 import electrostatics_table
 import numpy as np
 import reach
+import scorecard
 import speed_tables
 import suite_across
 import suite_figures
@@ -309,6 +310,7 @@ def filled(text: str) -> str:
         "conservation": conservation.table,
         "suites": suite_results.sections,
         "across": suite_across.table,
+        "scorecard": scorecard.table,
         "reach": reach.table,
         "cumulenes": cumulenes.table,
     } | {f"step_times_{suite}": lambda suite=suite: suite_results.step_times(suite) for suite in SUITES}

@@ -14,6 +14,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -47,8 +49,17 @@ def steps_of(suite: str, cell: TrainConfig) -> int:
     return cell.training.epochs * math.ceil(STRUCTURES[suite] / cell.training.batch_structures)
 
 
-def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rounds: int) -> tuple[float, int, int]:
-    """Least processor time of a step, the structures in it, and the model's parameters."""
+@dataclass(frozen=True)
+class Step:
+    """A training step of fresh weights, the structures in it, and the parameters of the model."""
+
+    run: Callable[[], None]
+    structures: int
+    parameters: int
+
+
+def step_of(cell: TrainConfig, molecules: Dataset, *, forces: bool) -> Step:
+    """What one cell does again and again, from structures to new weights."""
     torch.manual_seed(0)
     model, training = cell.model, cell.training
     potential = build(
@@ -63,16 +74,25 @@ def seconds_per_step(cell: TrainConfig, molecules: Dataset, *, forces: bool, rou
     collate = Collate(potential, potential.dtype)
     optimizer = torch.optim.AdamW(potential.parameters(), lr=0.0)
     structures = [molecules[k] for k in np.resize(np.arange(len(molecules)), count)]
-    seconds = []
-    for _ in range(rounds + 1):
-        started = time.process_time()
+
+    def run() -> None:
         data = collate(structures)
         prediction = potential(data.batch, forces=forces, generator=torch.Generator().manual_seed(0))
         optimizer.zero_grad()
         loss_terms(prediction.energy, prediction.forces, data, training.loss).mean(training.loss).backward()
         optimizer.step()
+
+    return Step(run, count, count_parameters(potential))
+
+
+def seconds_of(step: Step, rounds: int) -> float:
+    """Least processor time, after a first step."""
+    seconds = []
+    for _ in range(rounds + 1):
+        started = time.process_time()
+        step.run()
         seconds.append(time.process_time() - started)
-    return min(seconds[1:]), count, count_parameters(potential)
+    return min(seconds[1:])
 
 
 def name_of(suite: str, cutoff: float | None) -> str:
@@ -84,12 +104,7 @@ def measure(suite: str, cutoff: float | None, rounds: int) -> None:
     """Every variant of a suite that is not in its file yet."""
     path = RESULTS / name_of(suite, cutoff)
     kept = json.loads(path.read_text(encoding="utf-8"))["variants"] if path.exists() else {}
-    recipe = suite_recipe(suite)
-    if cutoff is not None:
-        recipe["model"]["cutoff"] = cutoff
-    config = widened(to_config(recipe, CompareConfig, source=suite))
-    sample = Dataset.open("sample")
-    molecules = sample.subset(np.flatnonzero((sample.sizes >= ATOMS[0]) & (sample.sizes <= ATOMS[1])))
+    config, molecules = config_of(suite, cutoff), molecules_of_sample()
     found: dict[str, dict[str, float | str]] = {}
     for name, variant in config.variants.items():
         found[name] = kept.get(name) or figures(
@@ -104,15 +119,28 @@ def measure(suite: str, cutoff: float | None, rounds: int) -> None:
         write(path, record)
 
 
+def config_of(suite: str, cutoff: float | None = None) -> CompareConfig:
+    """The suite, at its own cutoff (`None`) or at another one (Å), with the widths that its controls need."""
+    recipe = suite_recipe(suite)
+    if cutoff is not None:
+        recipe["model"]["cutoff"] = cutoff
+    return widened(to_config(recipe, CompareConfig, source=suite))
+
+
+def molecules_of_sample() -> Dataset:
+    """Those of the bundled sample that have as many atoms as `ATOMS` says."""
+    sample = Dataset.open("sample")
+    return sample.subset(np.flatnonzero((sample.sizes >= ATOMS[0]) & (sample.sizes <= ATOMS[1])))
+
+
 def figures(suite: str, cell: TrainConfig, label: str, molecules: Dataset, rounds: int) -> dict[str, float | str]:
     """What one variant costs."""
-    forces = suite not in WITHOUT_FORCES
-    seconds, count, parameters = seconds_per_step(cell, molecules, forces=forces, rounds=rounds)
-    steps = steps_of(suite, cell)
+    step = step_of(cell, molecules, forces=suite not in WITHOUT_FORCES)
+    seconds, steps = seconds_of(step, rounds), steps_of(suite, cell)
     return {
         "label": label,
-        "parameters": parameters,
-        "molecules in a step": count,
+        "parameters": step.parameters,
+        "molecules in a step": step.structures,
         "seconds per step": round(seconds, 4),
         "steps": steps,
         "core hours": round(seconds * steps / 3600, 2),
