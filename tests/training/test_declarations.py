@@ -80,18 +80,42 @@ def test_predictions_know_the_charges(trained):
     assert np.abs(np.subtract(blind, found)[1::2]).max() > 1e-3  # ions taken for neutral molecules
 
 
+def first_energy(path) -> float:
+    return ase.io.read(path, 0).get_potential_energy()
+
+
+def test_dynamics_and_relaxation_know_the_charges(trained):
+    model, ion = load(trained / "run" / "model.safetensors").double(), frames(2)[1]
+    alone = trained / "ion.extxyz"
+    ase.io.write(alone, ion, format="extxyz")
+    assert main(["md", str(trained / "run"), str(alone), "-o", str(trained / "md"), "--steps", "1"]) == 0
+    relaxed = trained / "relaxed.extxyz"
+    main(["relax", str(trained / "run"), str(alone), "-o", str(relaxed), "--steps", "1", "--fmax", "1000"])
+    charges = [as_trained(alone, {"data": {"path": "x.extxyz", "keys": KEYS}}), None]
+    charged, blind = (next(predictions(model, open_structures(alone, each))).get_potential_energy() for each in charges)
+    assert abs(charged - blind) > 1e-3
+    for path in (trained / "md" / "trajectory.extxyz", relaxed):
+        assert first_energy(path) == pytest.approx(charged, abs=1e-5)
+        assert ase.io.read(path, 0).info["charge"] == 1.0
+
+
 def test_a_file_without_these_keys_is_refused_with_the_way_out(trained, capsys):
     plain = trained / "plain.extxyz"
     ase.io.write(plain, molecule("CH3OH"), format="extxyz")
     for command in (
         ["evaluate", str(trained / "run"), str(plain)],
         ["predict", str(trained / "run"), str(plain), "-o", str(trained / "p.npz")],
+        ["explore", str(trained / "run"), str(plain), "-o", str(trained / "p.html")],
+        ["md", str(trained / "run"), str(plain), "-o", str(trained / "plain"), "--steps", "1"],
+        ["relax", str(trained / "run"), str(plain), "-o", str(trained / "plain-relaxed.extxyz")],
+        ["check", str(trained / "run"), str(plain), "--quick", "--rows", "4"],
     ):
         assert main(command) == 2
         message = capsys.readouterr().err
         assert "as the data of the training were" in message
         assert "--labels" in message
-    assert not (trained / "p.npz").exists()
+    for name in ("p.npz", "p.html", "plain", "plain-relaxed.extxyz"):
+        assert not (trained / name).exists()
     assert main(["predict", str(trained / "run"), str(plain), "-o", str(trained / "p.npz"), "--labels", "ase"]) == 0
 
 

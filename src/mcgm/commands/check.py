@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcgm.commands.arguments import make_parser, model_path
+from mcgm.commands.inputs import inputs, labels_argument
 from mcgm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def run(arguments: list[str]) -> int:
     parser = make_parser("check", "Measure what a model promises: symmetries, derivatives, paths, dynamics.", EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
     parser.add_argument("structures", metavar="STRUCTURES", nargs="?", help="any file that is read (default: the zoo)")
+    labels_argument(parser)
     parser.add_argument("--limit", type=int, default=4, help="structures taken from the file, from its beginning (4)")
     parser.add_argument("--quick", action="store_true", help="fewer transforms, shorter path and dynamics")
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="rows of the table to measure (default: all)")
@@ -55,7 +58,7 @@ def run(arguments: list[str]) -> int:
     potential = load(path, device=known.device).requires_grad_(False)
     if known.dtype is not None:
         potential = potential.to(getattr(torch, known.dtype))
-    structures = list(zoo().values()) if known.structures is None else _first(known.structures, known.limit)
+    structures = list(zoo().values()) if known.structures is None else _first(path, known)
     with _progress(known.rows) as watch:
         validation = validate_potential(
             potential, structures, effort=QUICK if known.quick else FULL, rows=known.rows, watch=watch
@@ -81,12 +84,13 @@ def _require_rows(rows: Sequence[int] | None) -> None:
             raise ConfigError(f"--rows {row}: no such row. Known: {', '.join(map(str, numbers))}.")
 
 
-def _first(source: str, limit: int) -> list[Structure]:
-    from mcgm.data import open_structures, sample_path
+def _first(model: Path, known: argparse.Namespace) -> list[Structure]:
+    from mcgm.data import open_structures
 
-    found = list(islice(open_structures(sample_path() if source == "sample" else source), limit))
+    with inputs(model, known.structures, known.labels) as given:
+        found = list(islice(open_structures(given.path, given.labels), known.limit))
     if not found:
-        raise DataError(f"{source}: has no structures.")
+        raise DataError(f"{known.structures}: has no structures.")
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcgm.commands.arguments import make_parser, model_path, watched
+from mcgm.commands.inputs import inputs, labels_argument
 from mcgm.errors import ConfigError, DataError, StructureError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
     parser.add_argument("structures", metavar="STRUCTURES", help="any format that is read (extxyz, db, npz, ...)")
     parser.add_argument("-o", "--output", required=True, type=Path, help="page to write, .html")
+    labels_argument(parser)
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"first N structures (default: {LIMIT})")
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
     known = parser.parse_args(arguments)
@@ -42,19 +44,15 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--limit {known.limit}: required: a whole number, at least 1.")
 
     import mcgm
-    from mcgm.checkpoint import load, read_header
-    from mcgm.data import open_structures, sample_path
-    from mcgm.data.declaration import as_trained, inputs_alone, read_as_trained
+    from mcgm.checkpoint import load
+    from mcgm.data import open_structures
     from mcgm.memory import bounded_memory
     from mcgm.report.exploration import write_exploration
 
     path = model_path(known.model)
     potential = load(path, device=known.device)
-    source = sample_path() if known.structures == "sample" else Path(known.structures)
-    trained = as_trained(source, read_header(path).get("extra", {}).get("recipe"))
-    labels = None if trained is None else inputs_alone(trained)
-    chosen = itertools.islice(open_structures(source, labels), known.limit)
-    with bounded_memory(), read_as_trained(trained):
+    with inputs(path, known.structures, known.labels) as given, bounded_memory():
+        chosen = itertools.islice(open_structures(given.path, given.labels), known.limit)
         found = list(explored(potential, watched("exploring")(chosen)))
     if not found:
         raise DataError(f"{known.structures}: holds no structures.")

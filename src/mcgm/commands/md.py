@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mcgm.commands.arguments import make_parser, model_path
+from mcgm.commands.inputs import inputs, labels_argument
 from mcgm.errors import ConfigError
 
 EXAMPLE = """  mcgm md runs/mine molecule.xyz -o runs/dynamics --time 10
@@ -42,7 +43,8 @@ def run(arguments: list[str]) -> int:
     steps = known.steps if known.time is None else _steps(known.time, known.timestep)
     path = model_path(known.model)
     potential = load(path, device=known.device)
-    atoms = one_of(known.structure, known.index)
+    with inputs(path, known.structure, known.labels) as given:
+        atoms = one_of(given.path, known.index, given.labels)
     keep_freed_memory()
     watcher = Watcher(steps, len(atoms), conserves_energy=THERMOSTATS[known.thermostat].conserves_energy)
     with watcher:
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("structure", metavar="STRUCTURE", help="any file that is read (extxyz, cif, db, npz, ...)")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="folder to write")
     parser.add_argument("--index", type=int, help="structure of a file with several: 0 is the first, -1 the last")
+    labels_argument(parser)
     duration = parser.add_mutually_exclusive_group(required=True)
     duration.add_argument("--steps", type=int, help="steps in all, those before --resume included")
     duration.add_argument("--time", type=float, metavar="PS", help="ps in all")

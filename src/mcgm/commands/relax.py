@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcgm.commands.arguments import make_parser, model_path
+from mcgm.commands.inputs import inputs, labels_argument
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
     parser.add_argument("structures", metavar="STRUCTURES", help="any file that is read (extxyz, cif, db, npz, ...)")
     parser.add_argument("-o", "--output", required=True, type=Path, help="file to write, .extxyz or .xyz")
+    labels_argument(parser)
     parser.add_argument("--fmax", type=float, default=0.01, help="largest force that may remain, eV/Å (0.01)")
     parser.add_argument("--steps", type=int, default=500, help="most steps for each structure (500)")
     parser.add_argument("--optimizer", choices=("lbfgs", "fire"), default="lbfgs", help="ASE's LBFGS or FIRE (lbfgs)")
@@ -72,10 +74,11 @@ def _all(known: argparse.Namespace) -> Iterator[Relaxed]:
     from mcgm.dynamics.relax import relax
     from mcgm.dynamics.structures import movable_atoms
 
-    potential = load(model_path(known.model), device=known.device)
-    with _bar() as progress:
+    path = model_path(known.model)
+    potential = load(path, device=known.device)
+    with inputs(path, known.structures, known.labels) as given, _bar() as progress:
         task = progress.add_task("")
-        for count, atoms in enumerate(movable_atoms(known.structures)):
+        for count, atoms in enumerate(movable_atoms(given.path, given.labels)):
 
             def watch(step: int, largest_force: float, count: int = count) -> None:
                 progress.update(task, description=f"structure {count}, step {step}: {largest_force:.3g} eV/Å")

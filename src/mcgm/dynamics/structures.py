@@ -11,23 +11,25 @@ import numpy as np
 from ase import Atoms
 
 from mcgm.data.ase import read_ase, read_atoms
+from mcgm.data.labels import Labels
 from mcgm.data.readers import open_structures, reader_of
-from mcgm.data.sample import sample_path
 from mcgm.errors import DataError
 
 KEPT = ("momenta", "masses")
 
 
-def movable_atoms(source: str | Path) -> Iterator[Atoms]:
-    """Structures of a data file ("sample": the bundled one), with the momenta, masses and constraints it has.
+def movable_atoms(path: Path, labels: Labels | None = None) -> Iterator[Atoms]:
+    """Structures of a data file, with the momenta, masses and constraints it has.
 
     Labels are left out; charge and spin are in `atoms.info`. Momenta are in ASE's unit, amu Å / (Å sqrt(amu/eV)).
+
+    Args:
+        labels: keys and units of the file; `None`: the format's own.
 
     Raises:
         DataError: the file or a structure cannot be used.
     """
-    path = sample_path() if str(source) == "sample" else Path(source)
-    structures = open_structures(path)
+    structures = open_structures(path, labels)
     if reader_of(path).read is not read_ase:
         yield from (structure.to_atoms() for structure in structures)
         return
@@ -42,19 +44,21 @@ def movable_atoms(source: str | Path) -> Iterator[Atoms]:
         yield atoms
 
 
-def one_of(source: str | Path, index: int | None) -> Atoms:
+def one_of(path: Path, index: int | None, labels: Labels | None = None) -> Atoms:
     """The structure with this index, negative ones from the end; `None` is for files with a single structure.
+
+    Args:
+        labels: keys and units of the file; `None`: the format's own.
 
     Raises:
         DataError: several structures and no index, or no structure with this index.
     """
-    frames = movable_atoms(source)
+    frames = movable_atoms(path, labels)
     if index is None:
         first, *more = islice(frames, 2)
         if more:
             raise DataError(
-                f"{source}: holds several structures; required: one. Choose it with --index: 0 is the first, "
-                "-1 the last."
+                f"{path}: holds several structures; required: one. Choose it with --index: 0 is the first, -1 the last."
             )
         return first
     count = 0
@@ -65,4 +69,4 @@ def one_of(source: str | Path, index: int | None) -> Atoms:
             return atoms
     if index < 0 and count >= -index:
         return kept[0]
-    raise DataError(f"{source}: has {count} structures; --index {index} is none of them ({-count} to {count - 1}).")
+    raise DataError(f"{path}: has {count} structures; --index {index} is none of them ({-count} to {count - 1}).")

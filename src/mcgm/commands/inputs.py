@@ -1,0 +1,53 @@
+"""Structures that a command gives to a model: read as the data of its training were, unless told otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcgm.data.labels import Labels
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A file, and the keys and units it is read with; `None`: the format's own."""
+
+    path: Path
+    labels: Labels | None
+
+
+def labels_argument(parser: argparse.ArgumentParser) -> None:
+    """`--labels`."""
+    parser.add_argument(
+        "--labels", help="named declaration of keys and units (default: the training's, or the format's)"
+    )
+
+
+@contextlib.contextmanager
+def inputs(model: Path, structures: str, labels: str | None) -> Iterator[Inputs]:
+    """What is to be read; errors in the data say so where the training decided how.
+
+    Args:
+        model: model file, whose header has the recipe of the training.
+        structures: a file, or "sample": the bundled one.
+        labels: what `--labels` says.
+
+    Raises:
+        CheckpointError: not a model file.
+        ConfigError: no declaration of this name.
+    """
+    from mcgm.checkpoint import read_header
+    from mcgm.data import sample_path
+    from mcgm.data.declaration import as_trained, inputs_alone, read_as_trained
+    from mcgm.data.labels import declared
+
+    path = sample_path() if structures == "sample" else Path(structures)
+    trained = None if labels else as_trained(path, read_header(model).get("extra", {}).get("recipe"))
+    chosen = declared(labels) if labels else trained
+    with read_as_trained(trained):
+        yield Inputs(path, None if chosen is None else inputs_alone(chosen))
