@@ -8,6 +8,7 @@ import ase.io
 import ase.units
 import numpy as np
 import pytest
+import torch
 import yaml
 from ase import Atoms
 from ase.build import molecule
@@ -16,6 +17,7 @@ from mcgm import load
 from mcgm.cli import main
 from mcgm.data import open_structures
 from mcgm.data.declaration import as_trained
+from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.prediction.stream import predictions
 
 KEYS = {"energy": "E_kcal", "forces": "F_kcal", "energy_unit": "kcal/mol", "charge": "total_charge"}
@@ -129,3 +131,19 @@ def test_files_of_another_format_and_trainings_without_declaration_are_read_by_t
     assert as_trained(tmp_path / "x.npz", recipe) is None
     assert as_trained(path, {"data": {"path": "gone.extxyz", "keys": None, "labels": None}}) is None
     assert as_trained(path, None) is None
+
+
+def test_the_calculator_finds_the_charge_where_the_training_did(trained):
+    ion = frames(2)[1]
+    calculator = MCGMCalculator(trained / "run" / "model.safetensors", dtype=torch.float64)
+    ion.calc = calculator
+    charged = ion.get_potential_energy()
+    del ion.info["total_charge"]
+    blind = ion.get_potential_energy()
+    assert abs(charged - blind) > 1e-3  # and it noticed that the charge changed
+    ion.info |= {"charge": 1, "total_charge": 0}  # its own name comes first
+    assert ion.get_potential_energy() == pytest.approx(charged, abs=1e-9)
+    without_a_file = MCGMCalculator(load(trained / "run" / "model.safetensors"), dtype=torch.float64)
+    ion.info = {"total_charge": 1}
+    ion.calc = without_a_file
+    assert ion.get_potential_energy() == pytest.approx(blind, abs=1e-9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from mcgm.batch import Batch
+from mcgm.checkpoint import read_header
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
 from mcgm.interfaces.skin import KeptNeighbors
@@ -24,6 +25,7 @@ from mcgm.structure import Structure
 __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 
 INFO_KEYS = ("charge", "spin")
+"""Entries of `atoms.info`; those under which the training found them are looked for after them."""
 
 _log = logging.getLogger("mcgm")
 
@@ -31,10 +33,11 @@ _log = logging.getLogger("mcgm")
 class MCGMCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
 
-    Total charge (e) and spin (unpaired electrons) are read from `atoms.info`. `results` also holds `energies`, the
-    atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were used. With
-    charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global
-    torch state (default type, seeds, threads, grad mode) is never touched; the potential is copied. A symmetry that the
+    Total charge (e) and spin (unpaired electrons) are read from `atoms.info`: entries `charge` and `spin`, or else
+    those that the recipe in the potential's file names (`data.keys`); without either they are zero. `results` also holds
+    `energies`, the atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were
+    used. With charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global torch
+    state (default type, seeds, threads, grad mode) is never touched; the potential is copied. A symmetry that the
     potential does not promise is a warning.
 
     A committee also gives `energy_spread` (eV), `forces_spread` (eV/Å), and `out_of_domain`, whether its members differ
@@ -89,6 +92,7 @@ class MCGMCalculator(Calculator):
             allow_discontinuous=allow_discontinuous,
             compiled=compile,
         )
+        self._info_keys = _info_keys(potential)
         self._neighbors = KeptNeighbors(self.potential.cutoff, skin)
         self._has_warned = False
 
@@ -96,7 +100,10 @@ class MCGMCalculator(Calculator):
         """What changed since the last calculation, charge and spin in `atoms.info` included."""
         changes = super().check_state(atoms, tol=tol)
         if self.atoms is not None:
-            changes += [key for key in INFO_KEYS if atoms.info.get(key, 0) != self.atoms.info.get(key, 0)]
+            before = self.atoms.info
+            changes += [
+                key for key, names in self._info_keys.items() if _entry(atoms.info, names) != _entry(before, names)
+            ]
         return changes
 
     def calculate(
@@ -108,7 +115,7 @@ class MCGMCalculator(Calculator):
         """Fill `results`; called by ASE."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None, "ASE calls calculate with the atoms."
-        structure = _structure(self.atoms)
+        structure = _structure(self.atoms, self._info_keys)
         has_stress = structure.volume > 0
         if "stress" in properties and not has_stress:
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
@@ -171,15 +178,28 @@ class MCGMCalculator(Calculator):
         return self._neighbors.rebuilds
 
 
-def _structure(atoms: Atoms) -> Structure:
+def _info_keys(potential: Potential | str | Path) -> dict[str, tuple[str, ...]]:
+    """Where charge and spin may stand: under their own names, or under those of the training's file."""
+    header = {} if isinstance(potential, Potential) else read_header(potential)
+    data = (header.get("extra", {}).get("recipe") or {}).get("data") or {}
+    keys = data.get("keys") or {}
+    return {key: (key, *(name for name in [keys.get(key)] if name not in (None, key))) for key in INFO_KEYS}
+
+
+def _entry(info: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The first of these that is there, or zero."""
+    return next((info[name] for name in names if name in info), 0.0)
+
+
+def _structure(atoms: Atoms, info_keys: Mapping[str, Sequence[str]]) -> Structure:
     """Geometry, charge and spin, without the labels of an earlier calculation."""
     return Structure(
         numbers=atoms.numbers,
         positions=atoms.positions.copy(),
         cell=np.array(atoms.cell),
         pbc=atoms.pbc,
-        charge=atoms.info.get("charge", 0.0),
-        spin=atoms.info.get("spin", 0.0),
+        charge=_entry(atoms.info, info_keys["charge"]),
+        spin=_entry(atoms.info, info_keys["spin"]),
         name=str(atoms.symbols),
     )
 
