@@ -34,11 +34,11 @@ class MCGMCalculator(Calculator):
     """Energies (eV), forces (eV/Å) and stress (eV/Å³, ASE's sign and order) of a potential or its file.
 
     Total charge (e) and spin (unpaired electrons) are read from `atoms.info`: entries `charge` and `spin`, or else
-    those that the recipe in the potential's file names (`data.keys`); without either they are zero. `results` also holds
-    `energies`, the atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose clusters were
-    used. With charges (e): these, the dipole about the centre of mass (eÅ), and `electrostatic_energy`. Global torch
-    state (default type, seeds, threads, grad mode) is never touched; the potential is copied. A symmetry that the
-    potential does not promise is a warning.
+    those that the recipe in the potential's file names (`data.keys`); without either they are zero. `results` also
+    holds `energies`, the atoms' own parts, `cluster_energy`, what clusters add, and `clusters`, a note on whose
+    clusters were used. With charges (e): these, the dipole about the centre of mass (eÅ), and
+    `electrostatic_energy`. Global torch state (default type, seeds, threads, grad mode) is never touched; the
+    potential is copied. A symmetry that the potential does not promise is a warning.
 
     A committee also gives `energy_spread` (eV), `forces_spread` (eV/Å), and `out_of_domain`, whether its members differ
     by more than usual; the first structure of which that is true is logged as a warning.
