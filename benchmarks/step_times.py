@@ -22,6 +22,7 @@ import torch
 from side_by_side import RESULTS, write
 
 from mcgm.data import Dataset
+from mcgm.memory import keep_freed_memory
 from mcgm.provenance import provenance
 from mcgm.registry import build
 from mcgm.suites import SUITES, suite_recipe
@@ -155,6 +156,7 @@ def main() -> int:
     parser.add_argument("--cutoff", type=float, help="Å, in the place of the suite's")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as trainings do
     for suite in options.suites:
         measure(suite, options.cutoff, options.rounds)
     return 0

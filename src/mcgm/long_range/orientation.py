@@ -133,8 +133,8 @@ def products(
     own: Float[Tensor, "atom harmonic tensor"], other: Float[Tensor, "atom harmonic tensor"]
 ) -> Float[Tensor, "atom product"]:
     """Scalar products degree by degree."""
-    product = own * other
-    return torch.cat([product[:, :3].sum(1), product[:, 3:].sum(1)], dim=-1)
+    vectors, tensors = (own * other).split((3, 5), dim=1)
+    return torch.cat([vectors.sum(1), tensors.sum(1)], dim=-1)
 
 
 class OrientationLayer(nn.Module):
@@ -155,21 +155,31 @@ class OrientationLayer(nn.Module):
 
     def forward(self, scalars: Float[Tensor, "atom channel"], state: OrientationState) -> Float[Tensor, "atom channel"]:
         """Update of the atoms' scalars."""
-        own = self.surroundings(scalars, state)
-        shared, score = own, self.score(scalars)
+        source, score, atom = self.read(scalars)
+        own = self.surroundings(source, state)
+        shared = own
         if state.guests is not None:
             shared = torch.cat([shared, take(shared, state.guests.atom)])
             score = torch.cat([score, take(score, state.guests.atom)])
         clusters = attended_mean(shared, score, state.pooled)
         received = state.home.broadcast(clusters.flatten(1)).view_as(own)
         invariant = torch.cat([products(own, own), products(own, received)], dim=-1)
-        return self.output(silu(self.norm(self.atom(scalars) + self.product(invariant))))
+        return self.output(silu(self.norm(atom + self.product(invariant))))
+
+    def read(
+        self, scalars: Float[Tensor, "atom channel"]
+    ) -> tuple[Float[Tensor, "atom tensor"], Float[Tensor, "atom tensor"], Float[Tensor, "atom hidden"]]:
+        """S h, A h and B h in one product: the scalars, the largest array here, are read once each way."""
+        maps = (self.source.weight, self.score.weight, self.atom.weight)
+        together = nn.functional.linear(scalars, torch.cat(maps))
+        source, score, atom = together.split([len(weight) for weight in maps], dim=1)
+        return source, score, atom + self.atom.bias
 
     def surroundings(
-        self, scalars: Float[Tensor, "atom channel"], state: OrientationState
+        self, source: Float[Tensor, "atom tensor"], state: OrientationState
     ) -> Float[Tensor, "atom harmonic tensor"]:
         """Vectors and tensors of every atom's near neighbours."""
-        message = take(self.source(scalars), state.near.source) * self.filter(state.radial)
+        message = take(source, state.near.source) * self.filter(state.radial)
         return torch.bmm(state.harmonics, state.slots.spread(message))
 
 

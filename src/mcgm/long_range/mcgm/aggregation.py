@@ -58,8 +58,8 @@ def attended_mean(
     weight = torch.exp(STEEPEST * torch.tanh(score / STEEPEST))
     members, channels = score.shape
     weighted = values.view(members, -1, channels) * weight[:, None]
-    mean = assignment.mean(torch.cat([weighted.flatten(1), weight], dim=1)).view(-1, weighted.shape[1] + 1, channels)
-    attended = mean[:, :-1] / mean[:, -1:].clamp(min=_FLOOR)
+    mean = assignment.mean(weighted.flatten(1)).view(-1, weighted.shape[1], channels)
+    attended = mean / assignment.mean(weight).clamp(min=_FLOOR)[:, None]
     return attended.view(attended.shape[0], *values.shape[1:])
 
 
