@@ -336,6 +336,7 @@ def main() -> int:
         suite_results.draw()
         suite_results.draw_stability()
         suite_across.draw()
+        scorecard.draw()
     same = True
     for document in DOCUMENTS:
         old = document.read_text(encoding="utf-8")

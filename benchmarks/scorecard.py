@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import suite_across
+import suite_results
 from step_times import name_of
 
+from mcgm.report.drawing import INK, panels, svg_file
+from mcgm.report.files import write_whole
 from mcgm.report.summary import Spread, VariantSummary
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,14 +35,19 @@ ROWS: dict[str, tuple[str, str]] = {
 }
 """Variants of the suite, what they are called here, and the block whose row of `docs/blocks.md` says what they keep."""
 
+FIGURE = "scorecard.svg"
+
+LABEL_GAP = 0.055
+"""Between names in the figure, as a share of its height."""
+
 KEPT = ("smooth", "far molecules add up", "copies add up", "cells")
 """Columns of the table in `docs/blocks.md`, where tests measure them."""
 
 
 def table() -> str:
     """Means over the data sets on which all of these were run with SchNet; the rest from their own files."""
-    found = {name: row for name, row in suite_across.rows().items() if ", schnet" in name and row.keys() >= ROWS.keys()}
-    times = _variants(name_of(SUITE, None), "variants")
+    found = compared()
+    times = relative_times()
     memory = _variants(f"step_memory_{SUITE}.json", "MiB")
     promises = blocks_table()
     lines = [
@@ -52,7 +60,7 @@ def table() -> str:
         cells = [
             "–" if variant == "local" else mean_change(rows, "energy_change"),
             "–" if variant == "local" else mean_change(rows, "force_change"),
-            f"{times[variant]['seconds per step'] / times['local']['seconds per step']:.2f}",
+            f"{times[variant]:.2f}",
             f"{memory[variant] / memory['local']:.2f}",
             *(promises[block][column] for column in KEPT),
         ]
@@ -68,15 +76,72 @@ def table() -> str:
     return "\n".join([*lines, "", notes])
 
 
+def compared() -> suite_across.Rows:
+    """Data sets on which every row was run with SchNet."""
+    found = suite_across.rows()
+    return {name: row for name, row in found.items() if ", schnet" in name and row.keys() >= ROWS.keys()}
+
+
+def relative_times() -> dict[str, float]:
+    """Of a training step, as multiples of the network's alone."""
+    times = _variants(name_of(SUITE, None), "variants")
+    return {variant: row["seconds per step"] / times["local"]["seconds per step"] for variant, row in times.items()}
+
+
 def mean_change(rows: Sequence[VariantSummary], what: str) -> str:
-    """Mean over data sets, each counting once, and the standard error that the seeds of each leave."""
+    """As text, with a sign."""
+    mean, error = mean_and_error(rows, what)
+    text = f"{mean:+.1f}".replace("-", "−")
+    return text if error is None else f"{text} ± {error:.1f}"
+
+
+def mean_and_error(rows: Sequence[VariantSummary], what: str) -> tuple[float, float | None]:
+    """Over data sets, each counting once; the standard error is what the seeds of each leave."""
     changes: list[Spread] = [change for row in rows if (change := getattr(row, what)) is not None]
     errors = [change.error for change in changes if change.error is not None]
     mean = float(np.mean([change.mean for change in changes]))
-    text = f"{mean:+.1f}".replace("-", "−")
     if len(errors) < len(changes):
-        return text
-    return f"{text} ± {float(np.sqrt(np.sum(np.square(errors)))) / len(changes):.1f}"
+        return mean, None
+    return mean, float(np.sqrt(np.sum(np.square(errors)))) / len(changes)
+
+
+def draw() -> None:
+    """The same as a figure: errors over the time of a step; blocks with which the energy jumps are open."""
+    found, times, promises = compared(), relative_times(), blocks_table()
+    canvas, axes = panels(2)
+    canvas.set_figheight(4.2)
+    for panel, what, title in zip(axes, ("energy_change", "force_change"), ("energy", "force"), strict=True):
+        panel.axhline(0, color=INK, linewidth=0.8)
+        places = {
+            variant: mean_and_error([row[variant] for row in found.values()], what)
+            for variant in ROWS
+            if variant != "local"
+        }
+        low, high = min(mean for mean, _ in places.values()), max(0.0, *(mean for mean, _ in places.values()))
+        gap, label_at = LABEL_GAP * (high - low), np.inf
+        for variant, (mean, error) in sorted(places.items(), key=lambda item: -item[1][0]):
+            title_of, block = ROWS[variant]
+            color = suite_across.COLUMNS[variant][1]
+            face = color if promises[block]["smooth"] == "yes" else "white"
+            panel.errorbar(times[variant], mean, error, fmt="o", color=color, markerfacecolor=face, markersize=7)
+            label_at = min(mean, label_at - gap)  # not on top of the one above
+            text = title_of.strip("*").removesuffix(", the default")
+            panel.annotate(
+                text,
+                (times[variant], mean),
+                (1.97, label_at),
+                color=color,
+                fontsize=8,
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.4, "linewidth": 0.6, "relpos": (0, 0.5)},
+            )
+        panel.set(
+            xlabel="time of a training step, network alone = 1",
+            ylabel=f"change of the {title} error, %",
+            xlim=(0.95, 2.75),
+        )
+        panel.set_xticks([1.0, 1.25, 1.5, 1.75, 2.0])
+    write_whole(Path(suite_results.FIGURES) / FIGURE, svg_file(canvas))
 
 
 def blocks_table() -> dict[str, dict[str, str]]:
