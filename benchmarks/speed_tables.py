@@ -185,19 +185,29 @@ def clustering() -> str:
         "|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     commands, questions = [], []
-    for name, where in (("clustering", ""), ("clustering_cuda", "GPU, ")):
+    for name in ("clustering", "clustering_cuda"):
         figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         commands.append(f"`{figures['provenance']['command']}`")
         questions.append(figures["question"])
-        for case, found in figures["threads 1"].items():
-            times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
-            for library, ratio in found["times faster"].items():
-                cells = [f"{times['ours']:.1f}", f"{times['ours, drawn']:.1f}", library, f"{times[library]:.0f}"]
-                cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
-                cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
-                lines.append(f"| {where}{case} | " + " | ".join(cells) + " |")
-    notes = f"{questions[0]}, one thread; GPU:{questions[1].removeprefix(questions[0]).removeprefix(',')}"
+        for threads in (key for key in figures if key.startswith("threads ")):
+            count = threads.removeprefix("threads ")
+            where = "GPU" if name.endswith("cuda") else f"{count} thread{'s' if count != '1' else ''}"
+            for case, found in figures[threads].items():
+                lines += [f"| {where}, {case} | {row} |" for row in _clustering_rows(found)]
+    notes = f"{questions[0]}; GPU:{questions[1].removeprefix(questions[0]).removeprefix(',')}"
     return "\n".join([*lines, "", f"{notes}. Ratios: median [quartiles]. {', '.join(commands)}."])
+
+
+def _clustering_rows(found: dict[str, Any]) -> list[str]:
+    """One for each library."""
+    times, inertia = found["milliseconds, median"], found["inertia / scikit-learn's"]
+    rows = []
+    for library, ratio in found["times faster"].items():
+        cells = [f"{times['ours']:.1f}", f"{times['ours, drawn']:.1f}", library, f"{times[library]:.0f}"]
+        cells += [_quartiles(ratio), _quartiles(found["times faster, drawn"][library])]
+        cells += [f"{inertia[name] / inertia[library]:.3f}" for name in ("ours", "ours, drawn")]
+        rows.append(" | ".join(cells))
+    return rows
 
 
 def data() -> str:
