@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcgm.commands.arguments import make_parser, model_path, watched
+from mcgm.commands.inputs import labels_argument
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL", help="model file, or the folder of a training")
     parser.add_argument("data", metavar="DATA", nargs="?", help="data file; default: the data of its training")
     parser.add_argument("--part", choices=("train", "val", "test", "all"), help="part of the training's split")
-    parser.add_argument(
-        "--labels", help="named declaration of keys and units (default: the training's, or the format's)"
-    )
+    labels_argument(parser)
     parser.add_argument("--no-forces", action="store_true", help="energies only")
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
