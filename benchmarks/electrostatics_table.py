@@ -11,8 +11,10 @@ from electrostatics_figure import PAIRS, read
 COLUMNS = {
     "local": "local",
     "mcgm": "MCGM",
+    "oriented": "MCGM + orientations",
     "charges": "charges",
     "mcgm_charges": "both",
+    "oriented_charges": "both + orientations",
     "charges_labelled": "charges, labels in the loss",
     "mcgm_charges_labelled": "both, labels in the loss",
     "ewald": "Ewald",

@@ -20,6 +20,7 @@ from side_by_side import store
 from mcgm import Batch, Potential, Structure, build
 from mcgm.errors import StructureError
 from mcgm.long_range import BLOCKS
+from mcgm.long_range.latent_charge import ChargeBlock
 from mcgm.testing import supercell
 from mcgm.testing.predict import Deviation
 
@@ -44,6 +45,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any]]] = {
     "`charges`": ("charges", {}),
     '`charges`, `periodic_sum="pme"`': ("charges", {"periodic_sum": "pme"}),
     "`mcgm_charges`": ("mcgm_charges", {}),
+    "`mcgm_oriented_charges`": ("mcgm_oriented_charges", {}),
     '`mcgm_charges`, `scope="molecule"`': ("mcgm_charges", {"scope": "molecule"}),
 }
 
@@ -84,9 +86,9 @@ def make_potential(block: str, options: dict[str, Any]) -> Potential:
     potential = potential.double().eval()
     if potential.has_charges:
         batch = Batch.from_structures(structures(), cutoff=CUTOFF, dtype=torch.float64)
-        (output,) = (part for name, part in potential.long_range.named_modules() if name.endswith("output"))
+        (block,) = (part for part in potential.long_range.modules() if isinstance(part, ChargeBlock))
         with torch.no_grad():
-            output.weight.mul_(CHARGE / potential(batch).charges.abs().max())
+            block.output.weight.mul_(CHARGE / potential(batch).charges.abs().max())
     return potential
 
 

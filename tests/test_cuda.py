@@ -37,6 +37,7 @@ WAITS = {
     "neural_p3m": "a mesh's size is a number of the host",
     "charges": "sums of torch-pme are made structure by structure",
     "mcgm_charges": "sums of torch-pme are made structure by structure",
+    "mcgm_oriented_charges": "sums of torch-pme are made structure by structure",
 }
 """Blocks that may wait for the device in `forward`, each with the reason."""
 

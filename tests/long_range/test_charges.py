@@ -179,7 +179,7 @@ def make_potential(block="charges", backbone="schnet", **options):
     return potential.double().eval()
 
 
-@pytest.mark.parametrize("block", ["charges", "mcgm_charges"])
+@pytest.mark.parametrize("block", ["charges", "mcgm_charges", "mcgm_oriented_charges"])
 def test_charges_sum_to_the_total_charge(block):
     ion = molecule("CH3CH2OH")
     ion.info["charge"] = -1.0
@@ -227,7 +227,7 @@ def test_without_a_constraint_far_molecules_do_not_exchange_charge():
     assert 0 < unlike_apart(make_potential(constraint="none"), *pair) < 1.0
 
 
-@pytest.mark.parametrize("block", ["charges", "mcgm_charges"])
+@pytest.mark.parametrize("block", ["charges", "mcgm_charges", "mcgm_oriented_charges"])
 def test_saved_and_loaded_it_predicts_the_same(tmp_path, block):
     potential = make_potential(block)
     potential.save(tmp_path / "model.safetensors")

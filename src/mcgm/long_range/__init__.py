@@ -46,6 +46,24 @@ def mcgm_with_orientations(
     return Together((mcgm, Orientations(tensors=tensors, reach=reach, scope=scope)))
 
 
+def mcgm_with_orientations_and_charges(
+    *,
+    levels: int = 3,
+    reduction: float = 2.0,
+    activation: str = "silu",
+    scope: Literal["system", "molecule"] = "system",
+    tensors: int = 16,
+    reach: float = 3.0,
+    width: float = 1.0,
+    constraint: Literal["total", "none"] = "total",
+    periodic_sum: Literal["ewald", "pme"] = "ewald",
+) -> Together:
+    """MCGM, smooth, orientations and latent charges: context, directions and a 1/R tail. For the options see there."""
+    mcgm = MCGM.smooth(levels=levels, reduction=reduction, activation=activation, scope=scope)
+    charges = LatentCharges(width=width, constraint=constraint, periodic_sum=periodic_sum)
+    return Together((mcgm, Orientations(tensors=tensors, reach=reach, scope=scope), charges))
+
+
 BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "none": NoLongRange,
     "mcgm": MCGM.smooth,
@@ -61,6 +79,7 @@ BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
     "mcgm_charges": mcgm_with_charges,
     "orientations": Orientations,
     "mcgm_oriented": mcgm_with_orientations,
+    "mcgm_oriented_charges": mcgm_with_orientations_and_charges,
     "range": RANGE,
     "neural_atoms": NeuralAtoms,
     "ewald": EwaldMessages.of_size,

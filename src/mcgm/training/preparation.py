@@ -188,7 +188,7 @@ def _require_labels(config: TrainConfig, potential: Potential, train: Dataset) -
         if weight > 0 and label != "stress" and not potential.has_charges:
             raise ConfigError(
                 f"{key} is {weight:g}, but long_range={config.model.long_range!r} predicts no charges. Use "
-                "long_range='charges' or 'mcgm_charges'."
+                "long_range='charges', 'mcgm_charges' or 'mcgm_oriented_charges'."
             )
         if weight > 0 and train.lacks(label).all():
             raise ConfigError(f"{key} is {weight:g}, but {config.data.path} has no {label}. Declare them (data.keys).")
@@ -201,7 +201,7 @@ def _tell_of_charges(config: TrainConfig, potential: Potential, train: Dataset) 
         return
     _log.warning(
         "%s: structures to train on have total charges of %s e (%.0f %% not the commonest), which long_range=%r is not "
-        "told: ions are like neutral structures to it. mcgm, mcgm_mixing, mcgm_charges and charges are told.",
+        "told: ions are like neutral structures to it. mcgm, mcgm_oriented, mcgm_mixing and all with charges are told.",
         config.data.path,
         ", ".join(f"{charge:+g}" if charge else "0" for charge in charges[:6]) + (", …" if len(charges) > 6 else ""),
         100 * (1 - counts.max() / counts.sum()),
