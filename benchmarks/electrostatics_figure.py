@@ -20,7 +20,14 @@ PAIRS = {
     "AA": "apolar – apolar",
 }
 VARIANTS = {"local": "C0", "mcgm": "C1", "charges": "C2", "mcgm_charges": "C3"}
-RIVALS = {"oriented": "C6", "oriented_charges": "k", "ewald": "C4", "neural_p3m": "C5", "range": "C8", "neural_atoms": "C9"}
+RIVALS = {
+    "oriented": "C6",
+    "oriented_charges": "k",
+    "ewald": "C4",
+    "neural_p3m": "C5",
+    "range": "C8",
+    "neural_atoms": "C9",
+}
 LABELS = {
     "local": "local",
     "mcgm": "MCGM",

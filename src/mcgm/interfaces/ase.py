@@ -120,9 +120,7 @@ class MCGMCalculator(Calculator):
         if "stress" in properties and not has_stress:
             raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
         if not self.potential.has_charges and {"charges", "dipole"} & set(properties):
-            raise PropertyNotImplementedError(
-                "this potential has no charges; train with long_range='mcgm_charges'."
-            )
+            raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
 
         def predict() -> Prediction:
             batch = self._neighbors.batch([structure]).to(self.potential.dtype).to(self.potential.device)
