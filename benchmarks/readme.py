@@ -37,11 +37,13 @@ PUBLISHED_IMPROVEMENT = 26.2
 """Per cent, mean over four backbones on OE62 (arXiv:2509.22028)."""
 
 
-def comparison(name: str, title: str) -> str:
-    """The table of a finished `mcgm compare`, with what its figures are."""
+def comparison(name: str, title: str, *, timed: bool = True) -> str:
+    """The table of a finished `mcgm compare`, with what its figures are; times, where its cells ran side by side."""
     order = list(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))["variants"])
     results = sorted(read_results(RESULTS / name), key=lambda result: (order.index(result.variant), result.seed))
     rows = summarize(results)
+    if not timed:
+        rows = [dataclasses.replace(row, seconds_per_epoch=None, inference=None) for row in rows]
     first = results[0]
     command = f"`{first.command}`, commit {first.commit}, {first.machine['cpu']}"
     return f"**{title}**\n\n{markdown_table(rows).rstrip()} {command}."
@@ -123,7 +125,8 @@ def cost_gpu() -> str:
 
 def backbones() -> str:
     """The five backbones without and with MCGM, the mean change over them, and the two ways into those on edges."""
-    table = comparison("backbones", "800 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å")
+    title = "800 conformers of drug-like molecules, five backbones, small size, cutoff 4 Å"
+    table = comparison("backbones", title, timed=False)
     results = read_results(RESULTS / "backbones")
     means = []
     for ending, with_what in (("-mcgm", "`mcgm`"), ("-oriented", "`mcgm_oriented`, the default")):
