@@ -92,7 +92,7 @@ def test_dynamics_and_relaxation_know_the_charges(trained):
     ase.io.write(alone, ion, format="extxyz")
     assert main(["md", str(trained / "run"), str(alone), "-o", str(trained / "md"), "--steps", "1"]) == 0
     relaxed = trained / "relaxed.extxyz"
-    main(["relax", str(trained / "run"), str(alone), "-o", str(relaxed), "--steps", "1", "--fmax", "1000"])
+    assert main(["relax", str(trained / "run"), str(alone), "-o", str(relaxed), "--steps", "1", "--fmax", "1000"]) == 0
     charges = [as_trained(alone, {"data": {"path": "x.extxyz", "keys": KEYS}}), None]
     charged, blind = (next(predictions(model, open_structures(alone, each))).get_potential_energy() for each in charges)
     assert abs(charged - blind) > 1e-3

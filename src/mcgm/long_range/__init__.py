@@ -59,9 +59,11 @@ def mcgm_with_orientations_and_charges(
     periodic_sum: Literal["ewald", "pme"] = "ewald",
 ) -> Together:
     """MCGM, smooth, orientations and latent charges: context, directions and a 1/R tail. For the options see there."""
-    mcgm = MCGM.smooth(levels=levels, reduction=reduction, activation=activation, scope=scope)
+    oriented = mcgm_with_orientations(
+        levels=levels, reduction=reduction, activation=activation, scope=scope, tensors=tensors, reach=reach
+    )
     charges = LatentCharges(width=width, constraint=constraint, periodic_sum=periodic_sum)
-    return Together((mcgm, Orientations(tensors=tensors, reach=reach, scope=scope), charges))
+    return Together((*oriented.blocks, charges))
 
 
 BLOCKS: dict[str, Callable[..., LongRangeSpec]] = {
