@@ -20,9 +20,6 @@ ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique
 
 ALLOWED = {
     "neural_p3m": "a mesh's size is a number of the host",
-    "charges": "sums of torch-pme are made structure by structure",
-    "mcgm_charges": "sums of torch-pme are made structure by structure",
-    "mcgm_oriented_charges": "sums of torch-pme are made structure by structure",
     "mcgm_paper": "on a processor groups that have settled leave",
     "mcgm_kmeans": "on a processor groups that have settled leave",
 }
