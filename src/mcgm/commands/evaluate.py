@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcgm.commands.arguments import make_parser, model_path, watched
-from mcgm.commands.inputs import labels_argument
+from mcgm.commands.inputs import labelled, labels_argument
 from mcgm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     if known.data is None:
         name, dataset = _part(path, recipe, known.part or "test")
     else:
-        name, dataset = Path(known.data).name, _open(known.data, known.labels, recipe)
+        name, dataset = Path(known.data).name, _open(path, known.data, known.labels)
     forces = False if known.no_forces else None
     keep_freed_memory()
     with bounded_memory():
@@ -64,14 +64,12 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _open(data: str, labels: str | None, recipe: Mapping[str, Any] | None) -> Dataset:
+def _open(model: Path, data: str, labels: str | None) -> Dataset:
     """The file by this declaration, or else as the model's training data were read."""
-    from mcgm.data import Dataset, sample_path
-    from mcgm.data.declaration import as_trained, read_as_trained
+    from mcgm.data import Dataset
 
-    trained = None if labels is not None else as_trained(sample_path() if data == "sample" else Path(data), recipe)
-    with read_as_trained(trained):
-        return Dataset.open(data, labels if trained is None else trained)
+    with labelled(model, data, labels) as given:
+        return Dataset.open(data, given.labels)
 
 
 def _part(path: Path, recipe: Mapping[str, Any] | None, part: str) -> tuple[str, Dataset]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,15 @@ def labels_argument(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def inputs(model: Path, structures: str, labels: str | None) -> Iterator[Inputs]:
+    """As `labelled`, for predictions: of the declaration what they read alone."""
+    from mcgm.data.declaration import inputs_alone
+
+    with labelled(model, structures, labels) as found:
+        yield found if found.labels is None else replace(found, labels=inputs_alone(found.labels))
+
+
+@contextlib.contextmanager
+def labelled(model: Path, structures: str, labels: str | None) -> Iterator[Inputs]:
     """What is to be read; errors in the data say so where the training decided how.
 
     Args:
@@ -43,11 +52,11 @@ def inputs(model: Path, structures: str, labels: str | None) -> Iterator[Inputs]
     """
     from mcgm.checkpoint import read_header
     from mcgm.data import sample_path
-    from mcgm.data.declaration import as_trained, inputs_alone, read_as_trained
+    from mcgm.data.declaration import as_trained, read_as_trained
     from mcgm.data.labels import declared
 
     path = sample_path() if structures == "sample" else Path(structures)
     trained = None if labels else as_trained(path, read_header(model).get("extra", {}).get("recipe"))
     chosen = declared(labels) if labels else trained
     with read_as_trained(trained):
-        yield Inputs(path, None if chosen is None else inputs_alone(chosen))
+        yield Inputs(path, chosen)
