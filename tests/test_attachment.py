@@ -400,3 +400,56 @@ def test_features_are_read_and_written_without_changing_the_models_own_objects()
         assert torch.equal(written[0], scalars + update)
         assert output[0] is scalars
     assert torch.equal(Residual("x").read((), {"x": update}, scalars), update + scalars)
+
+
+# --- blocks with charges, and atoms in any order
+
+
+class Harmonics(nn.Module):
+    """A network of three lines: an energy per structure of features that a layer has updated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layer, self.head = nn.Embedding(20, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1)
+
+    def forward(self, numbers: Tensor, positions: Tensor, molecule: Tensor) -> Tensor:
+        features = self.embedding(numbers)
+        features = features + self.layer(features)
+        energy = self.head(features)[:, 0]
+        return energy.new_zeros(int(molecule.max()) + 1).index_add(0, molecule, energy)
+
+
+def attached_network(long_range: str, **options: Any) -> nn.Module:
+    torch.manual_seed(2)
+    model = Harmonics().double()
+    attach(model, long_range, layers=[model.layer], channels=WIDTH, **options)
+    return model
+
+
+@pytest.mark.parametrize("long_range", ["charges", "mcgm_charges"])
+def test_charges_of_an_attached_block_attract_and_repel(long_range: str) -> None:
+    numbers, positions, structure = batch_of(WATER, WATER)
+    positions = positions.double()
+    far = positions.clone()
+    far[2] += 40.0  # one hydrogen leaves: nothing but electrostatics reaches so far in this network
+    model, silent = attached_network(long_range), attached_network(long_range, gain=0.0)
+    energies = [model(numbers, where, structure) for where in (positions, far)]
+    assert abs(energies[0][0] - energies[1][0]) > 1e-6
+    torch.testing.assert_close(energies[0][1], energies[1][1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(silent(numbers, positions, structure), silent(numbers, far, structure))
+    energies[0].sum().backward()
+    weights = [parameter for parameter in model.long_range.block.parameters() if parameter.grad is not None]
+    assert any(weight.grad.abs().max() > 0 for weight in weights)
+
+
+@pytest.mark.parametrize("long_range", ["mcgm_oriented", "orientations"])
+def test_atoms_of_structures_may_stand_in_any_order(long_range: str) -> None:
+    numbers, positions, structure = batch_of(ETHANOL, BENZENE, WATER)
+    positions = positions.double()
+    order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))
+    model = attached_network(long_range, cutoff=CUTOFF)
+    sorted_ones = model(numbers, positions, structure)
+    mixed = model(numbers[order], positions[order], structure[order])
+    torch.testing.assert_close(mixed, sorted_ones, rtol=0, atol=1e-10)
+    silent = attached_network(long_range, cutoff=CUTOFF, gain=0.0)(numbers, positions, structure)
+    assert (sorted_ones - silent).abs().min() > 1e-6

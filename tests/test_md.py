@@ -243,6 +243,36 @@ def test_a_structure_that_did_not_converge_is_written_and_marked(folder, tmp_pat
     assert [frame.info["steps"] for frame in frames] == [2, 2]
 
 
+def test_open_axes_keep_their_cell_vectors_whatever_the_orientation(folder, tmp_path):
+    slab = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    slab.rattle(0.05, seed=0)
+    slab.cell[2, 2] = 14.0
+    slab.pbc = (True, True, False)
+    turned = slab.copy()
+    turned.rotate(90, "x", rotate_cell=True)  # periodic along x and z
+    relaxed = []
+    for name, atoms in (("flat", slab), ("turned", turned)):
+        ase.io.write(tmp_path / f"{name}.extxyz", atoms)
+        words = ("--cell", "--fmax", 0.03)
+        assert relax(folder, tmp_path / f"{name}-out.extxyz", *words, structure=tmp_path / f"{name}.extxyz") == 0
+        relaxed.append(ase.io.read(tmp_path / f"{name}-out.extxyz"))
+    flat, other = relaxed
+    assert other.get_potential_energy() == pytest.approx(flat.get_potential_energy(), abs=1e-4)
+    np.testing.assert_allclose(other.cell.cellpar(), flat.cell.cellpar(), atol=1e-2)
+    for atoms, before in ((flat, slab), (other, turned)):
+        np.testing.assert_allclose(atoms.cell[2], before.cell[2], atol=1e-6)
+        assert abs(atoms.cell[:2] - before.cell[:2]).max() > 0.02
+
+
+def test_a_cell_without_volume_is_not_relaxed(folder, tmp_path, capsys):
+    slab = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    slab.cell[2] = 0
+    slab.pbc = (True, True, False)
+    ase.io.write(tmp_path / "flat.extxyz", slab)
+    assert relax(folder, tmp_path / "out.extxyz", "--cell", structure=tmp_path / "flat.extxyz") == 2
+    assert "--cell needs cells with a volume" in capsys.readouterr().err
+
+
 def test_the_cell_relaxes_where_there_is_one(folder, tmp_path, capsys):
     before = ase.io.read(folder / "salt.extxyz")
     assert relax(folder, tmp_path / "out.extxyz", "--cell", "--fmax", 0.02, structure="salt.extxyz") == 0

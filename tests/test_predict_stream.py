@@ -19,8 +19,8 @@ from ase.build import bulk, molecule
 
 from mcgm import Batch, build
 from mcgm.cli import main
+from mcgm.data import Labels, open_structures
 from mcgm.data import ase as ase_reader
-from mcgm.data import open_structures
 from mcgm.data.readers import count_structures
 from mcgm.data.writers import write_structures
 from mcgm.errors import ConfigError, DataError, StructureError
@@ -197,9 +197,18 @@ def test_only_the_same_model_and_structures_are_gone_on_with(folder, potential, 
         predict_file(potential, source, output, batch_atoms=40, model="def", resume=True)
     with pytest.raises(ConfigError, match=r"--batch-atoms is another one \(40 then, 50 now\)"):
         predict_file(potential, source, output, batch_atoms=50, model="abc", resume=True)
+    with pytest.raises(ConfigError, match=r"keys or units \(--labels\) are others"):
+        predict_file(potential, source, output, batch_atoms=40, model="abc", labels=Labels(), resume=True)
     source.write_bytes(source.read_bytes().replace(b"s29", b"s92"))
     with pytest.raises(ConfigError, match="the structures are others"):
         predict_file(potential, source, output, batch_atoms=40, model="abc", resume=True)
+
+
+def test_what_was_read_in_other_units_is_not_gone_on_with(folder, potential, tmp_path):
+    output = tmp_path / "out.extxyz"
+    interrupted(potential, folder / "in.extxyz", output, after=2, labels=Labels(length_unit="bohr"))
+    with pytest.raises(ConfigError, match=r"keys or units \(--labels\) are others"):
+        predict_file(potential, folder / "in.extxyz", output, batch_atoms=40, resume=True)
 
 
 def test_two_processes_do_not_write_the_same_output(folder, potential, tmp_path):

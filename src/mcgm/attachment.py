@@ -51,7 +51,8 @@ def attach(
         energy: how an energy is added to an output; default: a tensor with one row per structure (`PerStructure()`).
         energy_from: the module with that output; default `model`. One inside it where the model makes its own forces.
         gain: initial strength, learned per layer and for the energy. 0 leaves the predictions of a trained model.
-        scale: the model's unit of energy in units of the block's output.
+        scale: the model's unit of energy in units of the block's output. Coulomb energies of blocks with charges are
+            in eV, whatever it is: the model's energies have to be.
         cutoff: Å; search neighbours, for blocks that need them (`scope="molecule"`).
         generator: on the model's device; where rules that draw (K-means++, random) take chance from while the model is
             in training mode. Without one, and always in evaluation mode, they are functions of their inputs.
@@ -177,9 +178,11 @@ class Attachment(nn.Module):
                 f"{', for the second time' if now and now.has_energy else ''}; required: once, after all of them."
             )
         added = self.block.contribution(now.scalars, now.memory)
-        energy = segment_sum(added.energy, added.molecule, now.batch.n_molecules)
+        energy = self.scale * segment_sum(added.energy, added.molecule, now.batch.n_molecules)
+        if added.electrostatics is not None:
+            energy = energy + segment_sum(added.electrostatics.energy, now.batch.molecule, now.batch.n_molecules)
         self._pass = replace(now, has_energy=True)
-        return self.energy.add(output, self.scale * self.gain[-1] * energy, now.batch.molecule)
+        return self.energy.add(output, self.gain[-1] * energy, now.batch.molecule)
 
     def _end(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         now, self._pass = self._pass, None

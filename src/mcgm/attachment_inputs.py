@@ -100,6 +100,7 @@ class _NotSearched:
 
 
 def _search(batch: Batch) -> Neighbors:
+    """Pairs of atoms that may stand in any order: found structure by structure, and numbered as the atoms are."""
     positions, cell = batch.positions.detach().cpu().double(), batch.cell.detach().cpu().double()
     structures = []
     for k in range(batch.n_molecules):
@@ -113,4 +114,10 @@ def _search(batch: Batch) -> Neighbors:
                 name=str(k),
             )
         )
-    return to(find_neighbors(structures, batch.cutoff), batch.device)
+    found = find_neighbors(structures, batch.cutoff)
+    place = torch.argsort(batch.molecule.cpu(), stable=True)
+    source, target = place[found.source], place[found.target]
+    order = torch.argsort(target, stable=True)
+    image = found.image[order]
+    crossing = torch.nonzero(image.any(dim=1)).flatten()
+    return to(Neighbors(source[order], target[order], image, crossing), batch.device)

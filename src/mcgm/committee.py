@@ -14,7 +14,7 @@ from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.domain import Domain
 from mcgm.errors import ConfigError
-from mcgm.long_range.base import Clusters
+from mcgm.long_range.base import Clusters, LongRange
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.potential import ElementReference, NetworkPotential, Potential, Prediction
 from mcgm.segments import segment_count
@@ -66,6 +66,11 @@ class Committee(Potential):
         mean.energies = torch.stack([member.references.energies for member in self.members]).mean(0)
         mean.intercept = torch.stack([member.references.intercept for member in self.members]).mean()
         return mean
+
+    @property
+    def block(self) -> LongRange:
+        """See the base class."""
+        return self.members[0].block
 
     def index(self, batch: Batch) -> Batch:
         """See the base class; the same for all members."""

@@ -37,6 +37,7 @@ from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.leaves import Leaf, put_together, take_apart
+from mcgm.long_range.base import LongRange
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.potential import ElementReference, NetworkPotential, Potential, Prediction
 
@@ -92,6 +93,11 @@ class CompiledPotential(Potential):
     def references(self) -> ElementReference:  # type: ignore[override]
         """The network's."""
         return self.network.references
+
+    @property
+    def block(self) -> LongRange:
+        """The network's."""
+        return self.network.block
 
     def index(self, batch: Batch) -> Batch:
         """See the base class."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mcgm.errors import OutputError
 
@@ -15,6 +17,21 @@ PREFIX = ".mcgm-partial-"
 
 LEFT_BEHIND = 3600.0
 """s; a temporary file that nobody has written to for so long has lost its writer."""
+
+
+ENDS = 1 << 20
+"""Bytes at the beginning and at the end of a file that its fingerprint covers."""
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Size of a file and digest of its two ends: enough to notice another file, whatever its size."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(ENDS))
+        file.seek(max(0, size - ENDS))
+        digest.update(file.read(ENDS))
+    return {"size": size, "ends": digest.hexdigest()}
 
 
 @contextmanager

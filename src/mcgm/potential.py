@@ -20,7 +20,7 @@ from mcgm.batch import Batch
 from mcgm.derivatives import differentiate
 from mcgm.domain import Domain
 from mcgm.errors import StructureError
-from mcgm.long_range.base import Clusters, Contribution, LongRangeSpec, Promise
+from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.mixed import exact
 from mcgm.segments import segment_sum, take
@@ -134,6 +134,11 @@ class Potential(nn.Module, ABC):
         return self.backbone.cutoff
 
     @property
+    @abstractmethod
+    def block(self) -> LongRange:
+        """What is in the slot; of a committee, that of the first member."""
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the network."""
         return self.scale.dtype
@@ -239,6 +244,11 @@ class NetworkPotential(Potential):
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("shift", torch.tensor(float(shift)))
         self.elements = None if elements is None else tuple(sorted({int(z) for z in elements}))
+
+    @property
+    def block(self) -> LongRange:
+        """See the base class."""
+        return self.long_range
 
     def index(self, batch: Batch) -> Batch:
         """See the base class."""

@@ -21,16 +21,16 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of the checkout this package runs from, "-dirty" added where files differ; "" outside of one."""
-    folder = Path(__file__).parent
+    if not _git("ls-files", "--error-unmatch", Path(__file__).name):
+        return ""  # installed inside somebody's repository
+    return _git("describe", "--always", "--dirty", "--exclude=*")
+
+
+def _git(*arguments: str) -> str:
+    """What git says beside this file; "" where it fails."""
+    settings: dict[str, Any] = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
     try:
-        shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
+        shown = subprocess.run(["git", *arguments], check=False, **settings)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return shown.stdout.strip() if shown.returncode == 0 else ""

@@ -36,6 +36,15 @@ def test_atomisation_energies_are_another_declaration(aqm):
     assert [s.energy for s in open_structures(aqm, "aqm-atomisation")] == [-12.0, -16.0, -20.0, -20.0]
 
 
+def test_an_optional_label_that_is_nan_is_absent(aqm):
+    labels = Labels(numbers="atNUM", positions="atXYZ", energy="ePBE0+MBD", optional=("energy",))
+    with h5py.File(aqm, "a") as file:
+        file["Geom-m1/Geom-m1-c2/ePBE0+MBD"][...] = np.nan
+    energies = [s.energy for s in open_structures(aqm, labels)]
+    assert energies[1] is None
+    assert None not in (energies[0], *energies[2:])
+
+
 def test_keys_and_count_are_told(aqm):
     assert keys_found(aqm) == ["atNUM", "atXYZ", "eAT", "ePBE0+MBD", "totFOR"]
     assert FORMATS["hdf5"].entries(aqm, FORMATS["hdf5"].labels) == 4

@@ -83,6 +83,12 @@ def test_duplicates_are_found_also_when_shifted(tmp_path, sound):
     assert "1 duplicate structures; the first: 7 and 60" in warnings_of([*sound, twin], tmp_path / "a.extxyz")[0]
 
 
+def test_cells_tell_crystals_of_one_atom_apart(tmp_path):
+    crystals = [Structure([13], [[0, 0, 0]], cell=np.eye(3) * a, pbc=True) for a in (2.4, 2.5, 2.6, 2.5)]
+    told = [line for line in warnings_of(crystals, tmp_path / "a.extxyz") if "duplicate" in line]
+    assert told == ["1 duplicate structures; the first: 1 and 3. Splits may leak."]
+
+
 def test_missing_labels_are_counted(tmp_path, sound):
     sound[5] = sound[5].replace(forces=None)
     assert "1 of 60 structures have no forces; first: 5" in warnings_of(sound, tmp_path / "a.extxyz")[0]

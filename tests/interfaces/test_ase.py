@@ -142,12 +142,41 @@ def test_a_list_that_still_serves_holds_every_pair(pbc):
         deform = np.eye(3) + random.normal(scale=0.1 * scale, size=(3, 3))
         moved = structure.positions @ deform + random.normal(scale=scale, size=(8, 3))
         now = structure.replace(positions=moved, cell=cell @ deform)
-        positions = wide.unwrapped(now)
-        if positions is not None:
+        images = random.integers(-2, 3, (8, 3)) * now.pbc
+        now = now.replace(positions=now.positions + images @ now.cell)
+        wraps = wide.wraps(now)
+        if wraps is not None:
             served += 1
-            listed = wide.within_cutoff(positions, now.cell)
-            assert pairs_of(listed) == pairs_of(find_neighbors([now.replace(positions=positions)], 3.0))
+            assert pairs_of(wide.within_cutoff(now, wraps)) == pairs_of(find_neighbors([now], 3.0))
     assert 3 < served < 40
+
+
+def test_results_depend_on_the_images_that_are_given_and_not_on_those_of_earlier_ones():
+    charged = make_potential("mcgm_charges")
+    atoms = salt()
+    atoms.calc = MCGMCalculator(charged)
+    atoms.get_dipole_moment()
+    atoms.positions[0] += atoms.cell[0]
+    later = atoms.get_dipole_moment()
+    anew = atoms.copy()
+    anew.calc = MCGMCalculator(charged)
+    np.testing.assert_allclose(later, anew.get_dipole_moment(), rtol=0, atol=1e-12)
+    assert atoms.calc.rebuilds == 1
+
+
+def test_an_open_vector_may_point_anywhere(potential):
+    atoms = salt()
+    atoms.pbc = (True, True, False)
+    upright = atoms.copy()
+    atoms.cell[2] = atoms.cell[0] + 2 * atoms.cell[1]
+    for each in (atoms, upright):
+        each.calc = MCGMCalculator(potential)
+    for shift in np.eye(3):  # through the cell along all its axes
+        atoms.positions += 1.5 * shift
+        atoms.positions[1] += atoms.cell[0]
+        upright.positions[:] = atoms.positions
+        assert atoms.get_potential_energy() == pytest.approx(upright.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(atoms.get_forces(), upright.get_forces(), rtol=0, atol=1e-10)
 
 
 def pairs_of(neighbors):

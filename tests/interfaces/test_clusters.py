@@ -13,8 +13,8 @@ from ase.md.verlet import VelocityVerlet
 from mcgm import build
 from mcgm.errors import ConfigError, StructureError
 from mcgm.interfaces.ase import FrozenClusters, MCGMCalculator
-from mcgm.long_range import MCGM, LongRangeSpec, NoLongRange
-from mcgm.long_range.mcgm.clusterers import KMeansPlusPlus
+from mcgm.long_range import MCGM, LongRangeSpec, NoLongRange, Orientations, Together
+from mcgm.long_range.mcgm.clusterers import ByElement, KMeansPlusPlus
 from mcgm.long_range.mcgm.hierarchy import Hierarchy
 from mcgm.testing import zoo
 from mcgm.testing.derivatives import path_through
@@ -189,6 +189,21 @@ def test_frozen_clusters_refuse_other_atoms(potential, change):
     atoms.calc = calculator
     with pytest.raises(StructureError, match="Make a new calculator"):
         atoms.get_potential_energy()
+
+
+def test_freezing_clusters_freezes_nothing_of_other_blocks():
+    pair = Together((MCGM(levels=1, clusterers=(ByElement(),), scope="molecule", energy_per="cluster"), Orientations()))
+    potential = make_potential(pair)
+    waters = molecule("H2O") + molecule("H2O")
+    waters.positions[3:] += [4.0, 0, 0]
+    waters.calc = MCGMCalculator(potential, clusters="frozen")
+    waters.get_potential_energy()
+    for near in (-1.0, -0.6):  # what was out of reach comes within it
+        waters.positions[3:, 0] += near
+        anew = waters.copy()
+        anew.calc = MCGMCalculator(potential, clusters=FrozenClusters(at=waters))
+        assert waters.get_potential_energy() == pytest.approx(anew.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(waters.get_forces(), anew.get_forces(), rtol=0, atol=1e-10)
 
 
 def test_what_makes_no_sense_is_refused_with_what_to_do(potential):

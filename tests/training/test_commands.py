@@ -117,6 +117,34 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     assert json.loads(cells[1].read_text())["inference_ms_per_molecule"] > 0
 
 
+def test_other_settings_or_data_are_another_comparison(small_recipe, data_file, labelled, tmp_path):
+    recipe = merge(small_recipe, {"training": {"epochs": 2}}) | {
+        "seeds": [0],
+        "variants": {"local": {"label": "alone"}},
+    }
+    path = tmp_path / "compare.yaml"
+
+    def error(output, rate):
+        path.write_text(yaml.safe_dump(merge(recipe, {"training": {"learning_rate": rate}})))
+        assert main(["compare", str(path), "-o", str(tmp_path / output)]) == 0
+        cell = json.loads((tmp_path / output / "cells/local-seed0.json").read_text())
+        assert cell["config"]["training"]["learning_rate"] == rate
+        return cell["metrics"]["energy_mae_mev"]
+
+    kept = error("same", 0.001)
+    assert error("same", 0.02) == error("fresh", 0.02) != kept
+    ase.io.write(data_file, labelled(24, seed=5))
+    assert error("same", 0.02) == error("anew", 0.02) != error("fresh2", 0.001)
+
+
+def test_a_training_does_not_go_on_with_other_data(recipe_file, data_file, labelled, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main(["train", str(recipe_file), "--training.epochs", "1", "-o", str(output)]) == 0
+    ase.io.write(data_file, labelled(24, seed=5))
+    assert main(["train", str(recipe_file), "--training.epochs", "2", "-o", str(output), "--resume"]) == 2
+    assert f"{data_file} has changed since its training began" in capsys.readouterr().err
+
+
 def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):
     recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
     recipe["variants"] = {"odd": {"model": {"long_range": "nothing"}}}

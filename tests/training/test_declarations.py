@@ -6,6 +6,7 @@ import json
 
 import ase.io
 import ase.units
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -147,3 +148,27 @@ def test_the_calculator_finds_the_charge_where_the_training_did(trained):
     ion.info = {"total_charge": 1}
     ion.calc = without_a_file
     assert ion.get_potential_energy() == pytest.approx(blind, abs=1e-9)
+
+
+def test_the_calculator_adds_up_a_charge_as_the_training_did(trained):
+    model = load(trained / "run" / "model.safetensors")
+    recipe = {"data": {"path": "dimers.extxyz", "keys": {"charge": "chargeA + chargeB"}}}
+    model.save(trained / "dimers.safetensors", extra={"recipe": recipe})
+    ion = molecule("CH3OH")
+    ion.calc = MCGMCalculator(trained / "dimers.safetensors", dtype=torch.float64)
+    ion.info = {"chargeA": -1, "chargeB": -1}
+    summed = ion.get_potential_energy()
+    ion.info = {"charge": -2}
+    assert ion.get_potential_energy() == pytest.approx(summed, abs=1e-9)
+    ion.info = {"chargeA": -1}
+    assert abs(ion.get_potential_energy() - summed) > 1e-3
+
+
+def test_predictions_ask_for_no_labels_that_only_a_format_expects(trained, tmp_path):
+    with h5py.File(tmp_path / "new.hdf5", "w") as file:  # in AQM's layout, not calculated yet
+        for k, atoms in enumerate(frames(2)):
+            group = file.create_group(f"m{k}/c0")
+            group["atNUM"], group["atXYZ"] = atoms.numbers, atoms.positions
+    output = tmp_path / "out.extxyz"
+    assert main(["predict", str(trained / "run"), str(tmp_path / "new.hdf5"), "-o", str(output)]) == 0
+    assert len(ase.io.read(output, ":")) == 2

@@ -32,9 +32,11 @@ def labels_argument(parser: argparse.ArgumentParser) -> None:
 def inputs(model: Path, structures: str, labels: str | None) -> Iterator[Inputs]:
     """As `labelled`, for predictions: of the declaration what they read alone."""
     from mcgm.data.declaration import inputs_alone
+    from mcgm.data.readers import FORMATS, format_of
 
     with labelled(model, structures, labels) as found:
-        yield found if found.labels is None else replace(found, labels=inputs_alone(found.labels))
+        declared = FORMATS[format_of(found.path)].labels if found.labels is None else found.labels
+        yield replace(found, labels=inputs_alone(declared))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mcgm.data.labels import Labels, real_numbers
+from mcgm.data.labels import Labels, is_absent, real_numbers
 from mcgm.errors import DataError
 from mcgm.structure import Structure
 
@@ -106,7 +106,9 @@ def _structure(geometry: h5py.Group, labels: Labels, where: str) -> Structure:
             if missing is not None:
                 raise missing
             continue
-        values[quantity] = _converted(quantity, geometry[key][()], labels, f"{where}/{key}")
+        value = _converted(quantity, geometry[key][()], labels, f"{where}/{key}")
+        if not (quantity in labels.optional and is_absent(value)):
+            values[quantity] = value
     positions = real_numbers(geometry[labels.positions][()])
     if positions.size % 3:
         raise DataError(f"{where}/{labels.positions}: has shape {positions.shape}; required: (atoms, 3).")

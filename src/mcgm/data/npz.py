@@ -189,7 +189,7 @@ def _check_lengths(path: Path, arrays: Mapping[str, Rows], count: int) -> None:
 
 def _converted(quantity: str, value: Any, scale: float) -> Any:
     if quantity in ("name", "group"):
-        return str(value)
+        return value.decode() if isinstance(value, bytes) else str(value)
     if quantity in SCALARS:
         return float(value) * scale
     return np.asarray(value) if quantity == "pbc" else np.asarray(value, dtype=np.float64) * scale

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -48,7 +48,14 @@ class Split:
 
 
 class SplitRule(Protocol):
-    """Anything that divides a data set."""
+    """Anything that divides a data set.
+
+    `is_shuffled` says that the parts are in an order drawn at random, so that the first ones are like all;
+    `counts_all` that it is of all structures of a file, whichever of them are used.
+    """
+
+    is_shuffled: ClassVar[bool]
+    counts_all: ClassVar[bool]
 
     def split(self, dataset: Dataset) -> Split:
         """The parts of this data set."""
@@ -67,6 +74,9 @@ class ByFraction:
     test: int | float | None = None
     seed: int = 0
 
+    is_shuffled: ClassVar[bool] = True
+    counts_all: ClassVar[bool] = False
+
     def split(self, dataset: Dataset) -> Split:
         """The parts of this data set.
 
@@ -84,6 +94,9 @@ class ByGroup:
     val: int | float = 0.1
     test: int | float | None = None
     seed: int = 0
+
+    is_shuffled: ClassVar[bool] = False
+    counts_all: ClassVar[bool] = False
 
     def split(self, dataset: Dataset) -> Split:
         """The parts of this data set.
@@ -112,6 +125,9 @@ class ByFile:
     """
 
     path: Path
+
+    is_shuffled: ClassVar[bool] = False
+    counts_all: ClassVar[bool] = True
 
     def split(self, dataset: Dataset) -> Split:
         """The parts of this data set.
@@ -143,6 +159,9 @@ class OE62Split:
     train: int = 50_000
     val: int = 6_000
     rows: int = 61_489
+
+    is_shuffled: ClassVar[bool] = True
+    counts_all: ClassVar[bool] = True
 
     def split(self, dataset: Dataset) -> Split:
         """The parts of this data set.

@@ -56,12 +56,14 @@ def missing_labels(dataset: Dataset) -> Iterator[str]:
 
 
 def duplicates(dataset: Dataset) -> Iterator[str]:
-    """Structures with the same atoms at the same places (to 1e-4 Å, shifts removed)."""
+    """Structures with the same atoms at the same places in the same cell (to 1e-4 Å, shifts removed)."""
     seen: dict[bytes, int] = {}
     pairs = []
     for k, structure in enumerate(dataset):
         centred = np.round(structure.positions - structure.positions.mean(axis=0), 4) + 0.0
-        mark = hashlib.blake2b(structure.numbers.tobytes() + centred.tobytes(), digest_size=16).digest()
+        cell = np.round(structure.cell * structure.pbc[:, None], 4) + 0.0
+        content = structure.numbers.tobytes() + centred.tobytes() + cell.tobytes() + structure.pbc.tobytes()
+        mark = hashlib.blake2b(content, digest_size=16).digest()
         if mark in seen:
             pairs.append((seen[mark], k))
         seen.setdefault(mark, k)

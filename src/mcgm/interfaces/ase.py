@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from mcgm.batch import Batch
 from mcgm.checkpoint import read_header
+from mcgm.data.labels import summands
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
 from mcgm.interfaces.skin import KeptNeighbors
@@ -187,8 +188,14 @@ def _info_keys(potential: Potential | str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def _entry(info: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first of these that is there, or zero."""
-    return next((info[name] for name in names if name in info), 0.0)
+    """The first of these that is there, or zero; a name may be a sum of entries, as in `data.keys`."""
+    for name in names:
+        if name in info:
+            return info[name]
+        parts = summands(name)
+        if all(part in info for _, part in parts):
+            return sum(sign * float(info[part]) for sign, part in parts)
+    return 0.0
 
 
 def _structure(atoms: Atoms, info_keys: Mapping[str, Sequence[str]]) -> Structure:

@@ -115,7 +115,7 @@ class _Fresh(ClusterSource):
 
 @dataclass(frozen=True, eq=False)
 class _Labels:
-    """Clusters by layer and level, the block's own index of the same frame, and the frame with its name."""
+    """Clusters by layer and level, the block's index of the same frame, and the frame with its name."""
 
     batch: Batch
     name: str
@@ -154,5 +154,6 @@ class _Frozen(ClusterSource):
                 f"axes ({labels.name}). Make a new calculator for other atoms."
             )
         indexed = self.potential.index(batch)
-        kept = indexed.replace(index=replace(indexed.index, long_range=labels.index))
+        index = self.potential.block.labelled_as(labels.index, indexed.index.long_range)
+        kept = indexed.replace(index=replace(indexed.index, long_range=index))
         return self.potential(kept, forces=True, stress=stress, clusters=labels.clusters)

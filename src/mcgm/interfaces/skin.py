@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,35 +34,42 @@ class WideNeighbors:
         """Search the structure."""
         return cls(structure, cutoff, skin, find_neighbors([structure], cutoff + skin))
 
-    def unwrapped(self, structure: Structure) -> np.ndarray | None:
-        """Positions (Å) without the wraps since the search, or `None` if the structure needs a new one."""
+    def wraps(self, structure: Structure) -> np.ndarray | None:
+        """By how many lattice vectors each atom was moved since the search; `None` if it takes a new one."""
         then = self.structure
         if not np.array_equal(structure.numbers, then.numbers) or not np.array_equal(structure.pbc, then.pbc):
             return None
         positions, deform, stretch = structure.positions, np.eye(3), 1.0
+        wraps = np.zeros((len(positions), 3), dtype=np.int64)
         if structure.pbc.any():
-            now_cell, then_cell = complete_cell(structure.cell), complete_cell(then.cell)
+            now_cell, then_cell = _periodic_cell(structure), _periodic_cell(then)
             fractional = positions @ np.linalg.inv(now_cell)
-            wraps = np.round(fractional - then.positions @ np.linalg.inv(then_cell)) * structure.pbc
+            moved = np.round(fractional - then.positions @ np.linalg.inv(then_cell)) * structure.pbc
+            wraps = moved.astype(np.int64)
             positions = positions - wraps @ structure.cell
             deform = np.linalg.inv(then_cell) @ now_cell
             stretch = float(np.linalg.svd(deform, compute_uv=False).min())
         moves = np.linalg.norm(positions - then.positions @ deform, axis=1)
         enough = (self.cutoff + self.skin) * stretch - 2 * moves.max() >= self.cutoff
-        return positions if enough else None
+        return wraps if enough else None
 
-    def within_cutoff(self, positions: np.ndarray, cell: np.ndarray) -> Neighbors:
-        """The pairs that are within the cutoff at these positions, which `unwrapped` gave."""
-        molecule = torch.zeros(len(positions), dtype=torch.int64)
-        edges = edge_vectors(self.pairs, torch.from_numpy(positions), torch.from_numpy(cell)[None], molecule)
-        near = edges.length < self.cutoff
-        image = self.pairs.image[near]
-        return Neighbors(
-            source=self.pairs.source[near],
-            target=self.pairs.target[near],
-            image=image,
-            crossing=torch.nonzero(image.any(dim=1)).flatten(),
-        )
+    def within_cutoff(self, structure: Structure, wraps: np.ndarray) -> Neighbors:
+        """The pairs that are within the cutoff in this structure, which has these `wraps`."""
+        pairs, moved = self.pairs, torch.from_numpy(wraps)
+        if moved.any():
+            image = pairs.image + moved[pairs.target] - moved[pairs.source]
+            pairs = replace(pairs, image=image, crossing=torch.nonzero(image.any(dim=1)).flatten())
+        molecule = torch.zeros(len(structure), dtype=torch.int64)
+        positions, cell = torch.from_numpy(structure.positions), torch.from_numpy(structure.cell)
+        near = edge_vectors(pairs, positions, cell[None], molecule).length < self.cutoff
+        image = pairs.image[near]
+        crossing = torch.nonzero(image.any(dim=1)).flatten()
+        return Neighbors(pairs.source[near], pairs.target[near], image, crossing)
+
+
+def _periodic_cell(structure: Structure) -> np.ndarray:
+    """The cell with open axes along normals: a vector there, wherever it points, repeats nothing."""
+    return complete_cell(structure.cell * structure.pbc[:, None])
 
 
 class KeptNeighbors:
@@ -87,7 +94,7 @@ class KeptNeighbors:
         self._wide: list[WideNeighbors] = []
 
     def batch(self, structures: Sequence[Structure]) -> Batch:
-        """The structures in float64 on the CPU, where atoms may be images of those given."""
+        """The structures in float64 on the CPU."""
         del self._wide[len(structures) :]
         placed = [self._place(k, structure) for k, structure in enumerate(structures)]
         sizes = torch.tensor([len(structure) for structure in structures])
@@ -97,25 +104,25 @@ class KeptNeighbors:
 
         return Batch(
             numbers=torch.from_numpy(np.concatenate([s.numbers for s in structures])),
-            positions=torch.from_numpy(np.concatenate([positions for positions, _ in placed])),
+            positions=torch.from_numpy(np.concatenate([s.positions for s in structures])),
             molecule=torch.repeat_interleave(torch.arange(len(structures)), sizes),
             cell=stack("cell"),
             pbc=stack("pbc"),
             charge=stack("charge"),
             spin=stack("spin"),
-            neighbors=_side_by_side([pairs for _, pairs in placed], sizes.tolist()),
+            neighbors=_side_by_side(placed, sizes.tolist()),
             cutoff=self.cutoff,
             periodic=any(bool(s.pbc.any()) for s in structures),
         )
 
-    def _place(self, k: int, structure: Structure) -> tuple[np.ndarray, Neighbors]:
-        """Positions of the k-th structure and its pairs, of the last search there if they still serve."""
-        positions = self._wide[k].unwrapped(structure) if k < len(self._wide) else None
-        if positions is None:
+    def _place(self, k: int, structure: Structure) -> Neighbors:
+        """Pairs of the k-th structure, of the last search there if they still serve."""
+        wraps = self._wide[k].wraps(structure) if k < len(self._wide) else None
+        if wraps is None:
             self._wide[k : k + 1] = [WideNeighbors.search(structure, self.cutoff, self.skin)]
             self.rebuilds += 1
-            positions = structure.positions
-        return positions, self._wide[k].within_cutoff(positions, structure.cell)
+            wraps = np.zeros((len(structure), 3), dtype=np.int64)
+        return self._wide[k].within_cutoff(structure, wraps)
 
 
 def _side_by_side(pairs: Sequence[Neighbors], sizes: Sequence[int]) -> Neighbors:

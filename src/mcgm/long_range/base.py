@@ -109,6 +109,10 @@ class LongRange(nn.Module, ABC):
     def contribution(self, scalars: Float[Tensor, "atom channel"], state: Any) -> Contribution:
         """Energies that are not an atom's own."""
 
+    def labelled_as(self, labelled: Any, index: Any) -> Any:
+        """Index of a batch that is given the clusters of another frame, with that frame's index: default, its own."""
+        return index
+
     def penalty(self) -> Float[Tensor, ""] | None:
         """A term of its weights that training adds to the loss of every step; default none."""
         return None

@@ -118,6 +118,11 @@ class SideBySide(LongRange):
             electrostatics=next((part.electrostatics for part in parts if part.electrostatics is not None), None),
         )
 
+    def labelled_as(self, labelled: tuple[Any, ...], index: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Of every block."""
+        parts = zip(self.blocks, labelled, index, strict=True)
+        return tuple(block.labelled_as(theirs, own) for block, theirs, own in parts)
+
     def penalty(self) -> Float[Tensor, ""] | None:
         """The sum of the blocks' ones."""
         terms = [term for block in self.blocks if (term := block.penalty()) is not None]

@@ -11,10 +11,11 @@ from pathlib import Path
 from mcgm.data.labels import Labels
 from mcgm.data.readers import open_structures
 from mcgm.errors import ConfigError, DataError, StructureError, unknown_name
+from mcgm.files import fingerprint
 from mcgm.potential import Potential
 from mcgm.prediction.sinks import SINKS
 from mcgm.prediction.stream import BATCH_ATOMS, Predicted, filled, predict_batch
-from mcgm.prediction.unfinished import Unfinished, fingerprint
+from mcgm.prediction.unfinished import Unfinished
 from mcgm.splitting import Splitter
 
 Watch = Callable[[int, list[Predicted]], None]

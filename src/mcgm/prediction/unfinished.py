@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 import shutil
@@ -25,13 +24,11 @@ JOURNAL, LOCK = "journal.json", "lock"
 SAVE_EVERY = 5.0
 """s; the most that a kill loses."""
 
-ENDS = 1 << 20
-"""Bytes at the beginning and at the end of an input that its digest covers."""
-
 MEANING = {
     "structures": "the structures are others",
     "model": "the model is another one",
     "batch_atoms": "--batch-atoms is another one",
+    "labels": "keys or units (--labels) are others",
 }
 
 
@@ -52,17 +49,6 @@ class Journal:
     limit: int | None = None
     complete: bool = False
     format: int = FORMAT
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Size of a file and digest of its two ends: enough to notice another file, whatever its size."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(ENDS))
-        file.seek(max(0, size - ENDS))
-        digest.update(file.read(ENDS))
-    return {"size": size, "ends": digest.hexdigest()}
 
 
 class Unfinished:
@@ -129,11 +115,12 @@ class Unfinished:
                 f"{self.folder}: an interrupted prediction, {earlier.done} structures are done. Go on with --resume, "
                 "or remove this folder to begin again."
             )
-        for key, value in inputs.items():
-            if earlier.inputs.get(key) != value:
+        for key in MEANING:
+            then, now = earlier.inputs.get(key), inputs.get(key)
+            if then != now:
                 raise ConfigError(
-                    f"{self.folder}: cannot be gone on with, {MEANING[key]} ({earlier.inputs.get(key)} then, {value} "
-                    "now). Remove this folder to begin again."
+                    f"{self.folder}: cannot be gone on with, {MEANING[key]} ({then} then, {now} now). Remove this "
+                    "folder to begin again."
                 )
 
     def __enter__(self) -> Self:

@@ -81,7 +81,8 @@ class RunResult:
     variant to compare with; `None`, or the own key, for a variant that is compared with no other.
     `predictions` and `clusters` are names of files in the same folder, written by `Predictions.save` and
     `save_molecules`. `inference_ms_per_molecule` is energy (and forces, if trained on them) per test structure.
-    `config` is every setting as plain JSON values; `machine` at least cpu, cores, torch, python; `date` is ISO 8601;
+    `config` is every setting as plain JSON values; `data` the files that were read, each with its size and a digest of
+    its ends; `machine` at least cpu, cores, torch, python; `date` is ISO 8601;
     `command` repeats the run.
 
     Raises:
@@ -108,6 +109,7 @@ class RunResult:
     date: str = ""
     machine: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)

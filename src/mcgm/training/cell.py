@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 import mcgm
 from mcgm import provenance
-from mcgm.errors import MCGMError
+from mcgm.errors import ConfigError, MCGMError
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
 
@@ -44,11 +45,14 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
     from mcgm.training.clusters import clustered_molecules
     from mcgm.training.evaluation import evaluate
     from mcgm.training.fit import count_parameters, train
+    from mcgm.training.preparation import files_of
     from mcgm.training.progress import JsonReporter
 
     torch.set_num_threads(config.threads)
     name, cells = cell_name(variant, seed), output / "cells"
     recipe = config.cell(variant, seed, str(output / "runs" / name))
+    files = files_of(recipe.data)
+    _forget_another(recipe, files)
     trained = train(recipe, Path(recipe.output), resume=True, reporter=JsonReporter())
     test = trained.parts.test if len(trained.parts.test) else trained.parts.val
     evaluation = evaluate(trained.potential, test)
@@ -75,8 +79,27 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine(config.threads),
         config=cell_settings(config, variant, seed),
+        data=files,
     )
     result.save(cells / f"{name}.json")
+
+
+def _forget_another(recipe: TrainConfig, files: Mapping[str, Any]) -> None:
+    """Remove a training with other settings or data, which must not be gone on with."""
+    from mcgm.training.fit import data_of
+    from mcgm.training.preparation import have_changed
+
+    folder = Path(recipe.output)
+    path = folder / "recipe.json"
+    if not path.exists():
+        return
+    try:
+        earlier = to_config(json.loads(path.read_text(encoding="utf-8")), TrainConfig, source=str(path))
+        is_same = deciding_settings(earlier) == deciding_settings(recipe)
+    except (ConfigError, ValueError):
+        is_same = False
+    if not is_same or have_changed(data_of(folder), files):
+        shutil.rmtree(folder)
 
 
 def machine(threads: int) -> Mapping[str, Any]:

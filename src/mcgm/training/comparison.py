@@ -77,17 +77,21 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
 
 
 def finished(config: CompareConfig, cell: Cell, output: Path) -> RunResult | None:
-    """The result of a cell that was run with the same settings, if there is one.
+    """The result of a cell that was run with the same settings on the same data, if there is one.
 
-    A setting that did not exist when it was run has its default.
+    A setting that did not exist when it was run has its default. Data that are no longer there are taken for the same.
     """
+    from mcgm.training.preparation import files_of, have_changed
+
     path = output / "cells" / f"{cell_name(*cell)}.json"
     try:
         result = RunResult.load(path)
         stored = deciding_settings(to_config(result.config, TrainConfig))
     except (ConfigError, DataError):
         return None
-    return result if stored == cell_settings(config, *cell) else None
+    if stored != cell_settings(config, *cell) or have_changed(result.data, files_of(config.data)):
+        return None
+    return result
 
 
 def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:

@@ -27,13 +27,16 @@ from mcgm.training.config import MIXED, TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.evaluation import Evaluation, evaluate
 from mcgm.training.module import PotentialModule
-from mcgm.training.preparation import Parts, make_potential, open_parts
+from mcgm.training.preparation import Parts, files_of, have_changed, make_potential, open_parts
 from mcgm.training.progress import Reporter
 from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
 from mcgm.training.state import StateFile
 from mcgm.training.strategy import ReplicatedStrategy
+
+DATA = "data.json"
+"""In a training's folder: its data files with their fingerprints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +141,25 @@ def _logger(settings: TrainingConfig, output: Path) -> Any:
 def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     """Write the recipe; the checkpoint to go on from, if any."""
     checkpoint, recipe = output / "last.ckpt", output / "recipe.json"
+    files = files_of(config.data)
     if resume and recipe.exists():
         require_same_settings(config, recipe)
+        if checkpoint.exists() and (changed := have_changed(data_of(output), files)):
+            raise ConfigError(f"{output}: {changed[0]} has changed since its training began. Use another -o.")
     elif checkpoint.exists():
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
     write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
+    write_whole(output / DATA, (json.dumps(files, indent=1) + "\n").encode())
     return checkpoint if resume and checkpoint.exists() else None
+
+
+def data_of(output: Path) -> dict[str, Any]:
+    """The data files of the training in a folder with their fingerprints; empty where it does not say."""
+    try:
+        found = json.loads((output / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def require_same_settings(config: TrainConfig, recipe: Path) -> None:

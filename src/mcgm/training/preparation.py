@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from mcgm.backbones.scale_factors import fit_scale_factors
 from mcgm.batch import Batch
 from mcgm.data import Dataset, Labels
 from mcgm.data.declaration import declaration
+from mcgm.data.readers import matching
 from mcgm.data.references import ElementReferences, ReferenceFit
 from mcgm.data.sample import sample_path
-from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, SplitRule, split_rule
+from mcgm.data.splits import NAMED, ByFile, ByFraction, ByGroup, Split, SplitRule, split_rule
 from mcgm.errors import ConfigError, DataError
+from mcgm.files import fingerprint
 from mcgm.long_range import LongRangeSpec
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
@@ -57,8 +59,6 @@ def open_parts(config: DataConfig) -> Parts:
         ConfigError: unknown declaration, unit or split.
     """
     train, val, test, everything = _shared_out(config)
-    if config.limit is not None:
-        train = train[: config.limit]
     known = train.elements
     val, test = _without_unseen(val, "validation", known), _without_unseen(test, "test", known)
     for name, part in (("training", train), ("validation", val)):
@@ -92,21 +92,58 @@ def open_dataset(config: DataConfig) -> Dataset:
     return _open(config, config.path)
 
 
+def files_of(config: DataConfig) -> dict[str, dict[str, Any]]:
+    """The data files that are there, each with its fingerprint: results belong to what was in them."""
+    paths = [
+        sample_path() if path == "sample" else Path(path) for path in (config.path, config.val, config.test) if path
+    ]
+    try:
+        files = [file for path in paths for file in matching(path) if file.is_file()]
+        return {str(file): fingerprint(file) for file in files}
+    except (DataError, OSError):
+        return {}
+
+
+def have_changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Files of both with other fingerprints; of files that are in one of them only, nothing is known."""
+    return [file for file in now if file in then and then[file] != now[file]]
+
+
 def _open(config: DataConfig, path: str) -> Dataset:
     dataset = Dataset.open(path, labels_of(config))
-    return dataset.subset(np.flatnonzero(~dataset.lacks("energy"))) if config.unlabelled == "drop" else dataset
+    return dataset.subset(_chosen(config, dataset))
+
+
+def _chosen(config: DataConfig, dataset: Dataset) -> np.ndarray:
+    """Places of the structures that are used."""
+    return np.arange(len(dataset)) if config.unlabelled != "drop" else np.flatnonzero(~dataset.lacks("energy"))
+
+
+def _split(config: DataConfig, shared: Dataset) -> Split:
+    """Parts of the structures that are used. Files and named splits count all that the data file has."""
+    rule = _rule(config)
+    if not rule.counts_all:
+        return rule.split(shared)
+    whole = Dataset.open(config.path, labels_of(config))
+    place = np.full(len(whole), -1)
+    place[_chosen(config, whole)] = np.arange(len(shared))
+    found = rule.split(whole)
+    return Split(*(place[part][place[part] >= 0] for part in (found.train, found.val, found.test)))
 
 
 def _shared_out(config: DataConfig) -> tuple[Dataset, Dataset, Dataset, Dataset]:
     """Training, validation and test part, and all of them: by `split`, or from files of their own."""
     shared = open_dataset(config)
-    split = _rule(config).split(shared)
+    split = _split(config, shared)
     given = {name: _open(config, path) for name in ("val", "test") if (path := getattr(config, name))}
-    if not given:
-        return (*split.subsets(shared), shared)
     train = np.concatenate([split.train, *(getattr(split, name) for name in given)])
+    if config.limit is not None:
+        if not _rule(config).is_shuffled:  # the first of a file are often alike
+            train = np.random.default_rng(config.split.seed).permutation(train)
+        train = train[: config.limit]
     val, test = (given[name] if name in given else shared.subset(getattr(split, name)) for name in ("val", "test"))
-    return shared.subset(train), val, test, Dataset.joined([shared, *given.values()])
+    everything = Dataset.joined([shared, *given.values()]) if given else shared
+    return shared.subset(train), val, test, everything
 
 
 def labels_of(config: DataConfig) -> Labels | str | None:
@@ -120,8 +157,8 @@ def labels_of(config: DataConfig) -> Labels | str | None:
 
 
 def any_forces(dataset: Dataset) -> bool:
-    """Whether there are forces among the first structures."""
-    return dataset.has_forces or any(dataset[k].forces is not None for k in range(min(len(dataset), 100)))
+    """Whether any structure has forces."""
+    return len(dataset) > 0 and not bool(dataset.lacks("forces").all())
 
 
 def _rule(config: DataConfig) -> SplitRule:

@@ -213,3 +213,14 @@ def test_the_suite_meets_partial_bonds():
         atoms = Atoms(structure.numbers, structure.positions, cell=structure.cell, pbc=structure.pbc)
         assert FadingMolecules()(batch_of(atoms)).guests is not None
     assert DOUBLE.path <= 1e-6
+
+
+def test_a_partial_bond_is_as_partial_far_from_the_origin_in_single_precision():
+    potential = make_potential().float()
+    found = []
+    for shift in (0.0, 1e5):
+        atoms = stretched(1.45 * CARBON)
+        atoms.positions += shift
+        found.append(potential(batch_of(atoms).to(torch.float32)))
+    torch.testing.assert_close(found[1].energy, found[0].energy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[1].forces, found[0].forces, rtol=0, atol=2e-6)

@@ -66,9 +66,10 @@ class Networks:
 
     `bond_slot` is the position of each bond (both directions) in matrices over network, fragment and fragment; `mass`
     counts the atoms of fragments, 1 in the padding. `searched` are networks with an element that not every fragment
-    has, once for each such element, and `holds` says which have it.
+    has, once for each such element, and `holds` says which have it. `row` tells bonds in the batch's neighbour list.
     """
 
+    row: Int[Tensor, "bond"]
     bonds: Neighbors
     broken: Float[Tensor, "bond"]
     bond_slot: Int[Tensor, "bond"]
@@ -78,7 +79,8 @@ class Networks:
 
     def rates(self, batch: Batch) -> Float[Tensor, "network fragment fragment"]:
         """At which a walker steps from fragment to fragment, in float64, differentiable in positions and cell."""
-        edges = edge_vectors(self.bonds, batch.positions, batch.cell, batch.molecule)
+        rounding = None if batch.rounding is None else take(batch.rounding, self.row)
+        edges = edge_vectors(self.bonds, batch.positions, batch.cell, batch.molecule, rounding)
         weight = bond_weight(edges.length.double(), self.broken.double())
         networks, size = self.mass.shape
         rates = segment_sum(weight / (1 - weight + SHORT), self.bond_slot, networks * size**2)
@@ -173,6 +175,7 @@ def _guests(
     image = neighbors.image[partial]
     crossing = torch.nonzero(image.any(dim=1)).flatten()
     networks = Networks(
+        row=partial,
         bonds=Neighbors(neighbors.source[partial], neighbors.target[partial], image, crossing),
         broken=broken[partial],
         bond_slot=slot(fragment[source], fragment[target]),

@@ -187,6 +187,10 @@ class Hierarchy(LongRange):
         owner = tuple(take(found.molecule, nodes.group) for nodes in levels[1:])
         return HierarchyIndex(tuple(levels), tuple(known), owner, found.molecule, found.guests)
 
+    def labelled_as(self, labelled: HierarchyIndex, index: HierarchyIndex) -> HierarchyIndex:
+        """Clusters are of the groups in which they were found."""
+        return labelled
+
     def begin(
         self,
         batch: Batch,
