@@ -380,11 +380,16 @@ def _fields(energies: Energies) -> dict[str, Any]:
     return {field.name: getattr(energies, field.name) for field in dataclasses.fields(energies)}
 
 
-def _detached(item: Any) -> Any:
+def _detached(item: Any, found: dict[int, Any] | None = None) -> Any:
+    """Without their graph: all tensors in it; what is in several places (levels below levels) is met once."""
     if isinstance(item, Tensor):
         return item.detach() if item.requires_grad else item
+    found = {} if found is None else found
     if isinstance(item, tuple):
-        return tuple(_detached(value) for value in item)
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return type(item)(**{field.name: _detached(getattr(item, field.name)) for field in dataclasses.fields(item)})
-    return item
+        return tuple(_detached(value, found) for value in item)
+    if not dataclasses.is_dataclass(item) or isinstance(item, type):
+        return item
+    if id(item) not in found:
+        values = {field.name: _detached(getattr(item, field.name), found) for field in dataclasses.fields(item)}
+        found[id(item)] = type(item)(**values)
+    return found[id(item)]
