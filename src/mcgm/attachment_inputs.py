@@ -48,6 +48,7 @@ class Reading:
         """The batch, with neighbours where a cutoff was given."""
         self._check(model, arguments, keywords)
         atoms = self.inputs(*arguments, **keywords)
+        _require_cells(model, atoms)
         numbers, positions = atoms.numbers, atoms.positions
         molecule = torch.zeros_like(numbers) if atoms.molecule is None else atoms.molecule
         count = int(molecule.max()) + 1 if atoms.cell is None else len(atoms.cell.reshape(-1, 3, 3))
@@ -76,6 +77,21 @@ class Reading:
                 f"inputs cannot be called with the arguments of {model}.forward: {error}. Give attach a "
                 "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
             ) from error
+
+
+def _require_cells(model: str, atoms: AtomInputs) -> None:
+    """Refuse other arguments in these places, such as the edges that many networks take fourth."""
+    cell, pbc = atoms.cell, atoms.pbc
+    is_cell = cell is None or (cell.is_floating_point() and cell.shape[-1:] == (3,) and cell.numel() % 9 == 0)
+    is_pbc = pbc is None or (pbc.dtype == torch.bool and pbc.numel() % 3 == 0)
+    if not (is_cell and is_pbc):
+        name, value, required = ("pbc", pbc, "booleans, 3") if is_cell else ("cell", cell, "lattice vectors (Å), 3 x 3")
+        assert value is not None
+        raise ConfigError(
+            f"{name} is {value.dtype} of shape {tuple(value.shape)}; required: {required} for each structure. Is that "
+            f"another argument of {model}.forward? Give attach inputs=: a function of the same arguments that returns "
+            "AtomInputs(numbers, positions, molecule)."
+        )
 
 
 def _of_each(

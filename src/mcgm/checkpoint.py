@@ -12,7 +12,7 @@ import torch
 import mcgm
 from mcgm.committee import Committee
 from mcgm.domain import Domain
-from mcgm.errors import CheckpointError
+from mcgm.errors import CheckpointError, ConfigError
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import describe_backbone, describe_block, restore_backbone, restore_block
 from mcgm.sealed import Sealed
@@ -85,7 +85,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
 
     Raises:
         CheckpointError: not a model file of this package, damaged, or newer than this package.
+        ConfigError: no such device here.
     """
+    require_device(device)
     header, tensors = _read(path)
     try:
         potential = _restore(header, tensors)
@@ -96,6 +98,20 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> Potential:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: the weights do not fit the model in the header: {error}") from error
     return potential.to(device).eval()
+
+
+def require_device(device: str | torch.device) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: with those that are.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ", ".join(["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))])
+        said = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise ConfigError(f"device {str(device)!r}: cannot be used ({said}). There are here: {there}.") from error
 
 
 def _describe_committee(potential: Potential) -> dict[str, Any] | None:

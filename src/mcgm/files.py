@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mcgm.errors import OutputError
+from mcgm.errors import ConfigError, OutputError
 
 PREFIX = ".mcgm-partial-"
 """How temporary names begin, so that what a killed process left is known by its name."""
@@ -32,6 +33,41 @@ def fingerprint(path: Path) -> dict[str, Any]:
         file.seek(max(0, size - ENDS))
         digest.update(file.read(ENDS))
     return {"size": size, "ends": digest.hexdigest()}
+
+
+def require_another(output: Path, *inputs: str | Path) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ConfigError: the output is one of the inputs.
+    """
+    for source in inputs:
+        if output.exists() and Path(source).exists() and output.samefile(source):
+            raise ConfigError(f"-o {output}: is what is read from; required: another file.")
+
+
+@contextmanager
+def claimed(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, which the system takes back from a killed process; where there are no such locks, nothing.
+
+    Raises:
+        ConfigError: another process has it.
+        OutputError: it cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("ab")
+    except OSError as error:
+        raise OutputError(f"{what}: cannot be written ({error.strerror or error}).") from error
+    with stream:
+        if importlib.util.find_spec("fcntl") is not None:
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(f"{what}: another process is writing it.") from error
+        yield
 
 
 @contextmanager

@@ -181,7 +181,8 @@ def _scalar(structure: Structure, name: str) -> float:
         number = np.zeros(0)
     most = LARGEST.get(name, LARGEST["other"])[0]
     if number.size != 1 or not abs(float(number.reshape(()))) <= most:
-        raise StructureError(f"{structure}: {name} is {value!s:.60}; required: one finite number, at most {most:g}.")
+        shown = f"the text {value!r:.60}" if isinstance(value, str) else f"{value!s:.60}"
+        raise StructureError(f"{structure}: {name} is {shown}; required: one finite number, at most {most:g}.")
     return float(number.reshape(()))
 
 

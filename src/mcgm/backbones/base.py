@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
+from mcgm.errors import ConfigError
 from mcgm.neighbors import Edges
 
 
@@ -24,10 +26,18 @@ class Backbone(nn.Module, ABC):
         layers: number of interaction layers.
         cutoff: Å.
         hyperparameters: keyword arguments that build this network again; plain JSON values.
+
+    Raises:
+        ConfigError: no channels, layers or cutoff.
     """
 
     def __init__(self, *, channels: int, layers: int, cutoff: float, **hyperparameters: Any) -> None:
         super().__init__()
+        for name, value in (("channels", channels), ("layers", layers)):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; required: at least 1.")
+        if not (math.isfinite(cutoff) and cutoff > 0):
+            raise ConfigError(f"cutoff is {cutoff} Å; required: a finite length above zero.")
         self.channels = channels
         self.layers = layers
         self.cutoff = cutoff

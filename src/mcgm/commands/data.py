@@ -7,6 +7,7 @@ from pathlib import Path
 from mcgm.commands.arguments import make_parser
 
 EXAMPLE = """  mcgm data inspect data.extxyz
+  mcgm data inspect data.extxyz --labels 'energy=REF_energy, forces=REF_forces'
   mcgm data convert AQM-gas.hdf5 aqm.npz --labels aqm"""
 
 
@@ -16,14 +17,20 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("action", choices=("inspect", "convert"))
     parser.add_argument("file", metavar="FILE", type=Path, help="data file")
     parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="convert: file to write (.extxyz, .npz)")
-    parser.add_argument("--labels", help="named declaration of keys and units (default: the format's)")
+    parser.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="keys and units: a named declaration, or 'energy=E_dft, energy_unit=kcal/mol' (default: the format's)",
+    )
     parser.add_argument("--json", action="store_true", help="inspect: print JSON instead of tables")
     known = parser.parse_args(arguments)
 
     from mcgm.data.commands import convert_command, inspect_command
+    from mcgm.data.declaration import spoken
 
+    labels = None if known.labels is None else spoken(known.file, known.labels)
     if known.action == "inspect":
-        inspect_command(known.file, labels=known.labels, json=known.json)
+        inspect_command(known.file, labels=labels, json=known.json)
     else:
-        convert_command(known.file, known.output, labels=known.labels)
+        convert_command(known.file, known.output, labels=labels)
     return 0

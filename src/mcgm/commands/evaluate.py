@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcgm.commands.arguments import make_parser, model_path, watched
 from mcgm.commands.inputs import labelled, labels_argument
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,12 +74,19 @@ def _open(model: Path, data: str, labels: str | None) -> Dataset:
 
 def _part(path: Path, recipe: Mapping[str, Any] | None, part: str) -> tuple[str, Dataset]:
     from mcgm.training.config import TrainConfig
-    from mcgm.training.preparation import open_parts
+    from mcgm.training.fit import data_of
+    from mcgm.training.preparation import files_of, have_changed, open_parts
     from mcgm.training.recipe import to_config
 
     if recipe is None:
         raise ConfigError(f"{path}: does not say what it was trained on. Give DATA.")
-    parts = open_parts(to_config(recipe, TrainConfig, source=str(path)).data)
+    data = to_config(recipe, TrainConfig, source=str(path)).data
+    if changed := have_changed(data_of(path.parent), files_of(data)):
+        raise DataError(
+            f"{changed[0]}: has changed since the training of {path}: nobody knows which of its structures were "
+            "trained on. Give DATA: another file, or this one to evaluate all of it."
+        )
+    parts = open_parts(data)
     return part, parts.everything if part == "all" else getattr(parts, part)
 
 

@@ -101,7 +101,10 @@ def _explored(potential: Potential, structure: Structure, place: int) -> Explore
 
     batch = Batch.from_structures([structure], cutoff=potential.cutoff, dtype=potential.dtype).to(potential.device)
     with torch.no_grad():
-        prediction = potential(batch, forces=False)
+        try:
+            prediction = potential(batch, forces=False)
+        except StructureError as error:
+            raise StructureError(f"entry {place} ({structure}): {error}") from error
         references = potential.references(batch.numbers)
         own = prediction.atom_energy - references
         base = float(references.sum() + potential.references.intercept)

@@ -24,7 +24,10 @@ class Inputs:
 def labels_argument(parser: argparse.ArgumentParser) -> None:
     """`--labels`."""
     parser.add_argument(
-        "--labels", help="named declaration of keys and units (default: the training's, or the format's)"
+        "--labels",
+        metavar="LABELS",
+        help="keys and units: a named declaration, or 'energy=E_dft, energy_unit=kcal/mol' (default: the training's, or "
+        "the format's)",
     )
 
 
@@ -54,11 +57,11 @@ def labelled(model: Path, structures: str, labels: str | None) -> Iterator[Input
     """
     from mcgm.checkpoint import read_header
     from mcgm.data import sample_path
-    from mcgm.data.declaration import as_trained, read_as_trained
+    from mcgm.data.declaration import as_trained, read_as_trained, spoken
     from mcgm.data.labels import declared
 
     path = sample_path() if structures == "sample" else Path(structures)
     trained = None if labels else as_trained(path, read_header(model).get("extra", {}).get("recipe"))
-    chosen = declared(labels) if labels else trained
+    chosen = declared(spoken(path, labels)) if labels else trained
     with read_as_trained(trained):
         yield Inputs(path, chosen)

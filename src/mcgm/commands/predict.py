@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mcgm.commands.arguments import make_parser, model_path
 from mcgm.commands.inputs import inputs, labels_argument
+from mcgm.files import require_another
 
 EXAMPLE = """  mcgm predict runs/data molecules.xyz -o predicted.extxyz
   mcgm predict runs/data molecules.xyz -o predicted.extxyz --resume    goes on after it was interrupted
@@ -31,6 +32,7 @@ def run(arguments: list[str]) -> int:
     from mcgm.prediction.file import predict_file, require_writable
 
     require_writable(known.output)
+    require_another(known.output, known.structures, known.model)
 
     from mcgm.checkpoint import load
     from mcgm.data.readers import count_structures

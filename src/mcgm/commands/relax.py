@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mcgm.commands.arguments import make_parser, model_path
 from mcgm.commands.inputs import inputs, labels_argument
 from mcgm.errors import ConfigError
+from mcgm.files import replacing, require_another
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,10 +33,9 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"--fmax {known.fmax}: required: a finite force above zero, eV/Å.")
     if known.steps < 1:
         raise ConfigError(f"--steps {known.steps}: required: at least 1.")
+    require_another(known.output, known.structures)
     count, failed = 0, 0
     from ase.io.extxyz import write_xyz
-
-    from mcgm.files import replacing
 
     with replacing(known.output) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for relaxed in _all(known):

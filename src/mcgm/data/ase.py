@@ -8,6 +8,7 @@ import lzma
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ VECTORS = ("forces", "stress", "dipole", "charges")
 DATABASES = (".db",)
 PAGE = 200
 """rows of a database in memory at a time."""
+
+LOOKED_AT = 100
+"""Structures whose keys are told."""
 
 LINES = (".xyz", ".extxyz")
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -55,9 +59,9 @@ def read_atoms(path: Path) -> Iterator[Atoms]:
 
 
 def keys_ase(path: Path) -> list[str]:
-    """Keys of the first structure: stored results, `atoms.info` and `atoms.arrays`."""
-    _, first = next(_frames(path), (None, None))
-    return [] if first is None else sorted(set(entries_of(first)) - {"numbers", "positions"})
+    """Keys of the first structures: stored results, `atoms.info` and `atoms.arrays`."""
+    found = {key for _, atoms in islice(_frames(path), LOOKED_AT) for key in entries_of(atoms)}
+    return sorted(found - {"numbers", "positions"})
 
 
 def count_ase(path: Path, labels: Labels) -> int | None:

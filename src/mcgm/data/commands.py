@@ -13,6 +13,7 @@ from mcgm.data.labels import Labels
 from mcgm.data.readers import open_structures
 from mcgm.data.sample import sample_path
 from mcgm.data.writers import write_structures
+from mcgm.files import require_another
 
 
 def inspect_command(
@@ -53,5 +54,6 @@ def convert_command(
         console.print(f"{Dataset.open(file, labels, format=format)} is ready.", highlight=False)
         return
     source = sample_path() if str(file) == "sample" else file
+    require_another(output, source)
     write_structures(open_structures(source, labels, format=format), output)
     console.print(f"{output} written.", highlight=False)

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mcgm.data.labels import Labels, declared
+from mcgm.data.labels import PREDICTED, Labels, declared
 from mcgm.data.readers import FORMATS, format_of
 from mcgm.errors import ConfigError, DataError, unknown_name
 
-HINT = "It is read as the data of the training were; another declaration: --labels, e.g. ase or npz."
+HINT = (
+    "It is read as the data of the training were; another declaration: --labels, e.g. ase, npz, or keys as in "
+    "'energy=E_dft, charge=q'."
+)
 
 
 def declaration(path: Path, labels: str | None, keys: Mapping[str, Any] | None) -> Labels | str | None:
@@ -28,9 +31,27 @@ def declaration(path: Path, labels: str | None, keys: Mapping[str, Any] | None) 
     for key in keys:
         if key not in names:
             raise ConfigError(unknown_name("setting", f"data.keys.{key}", [f"data.keys.{name}" for name in names]))
-    optional = tuple(name for name in base.optional if name not in keys)
     changes: dict[str, Any] = dict(keys)
-    return dataclasses.replace(base, optional=optional, **changes)
+    changes.setdefault("optional", tuple(name for name in base.optional if name not in keys))
+    changes.setdefault("somewhere", tuple(name for name in PREDICTED if keys.get(name) is not None))
+    for name in ("optional", "somewhere"):
+        if isinstance(changes[name], str):
+            changes[name] = tuple(word.strip() for word in changes[name].strip("[]() ").split(",") if word.strip())
+    return dataclasses.replace(base, **changes)
+
+
+def spoken(path: Path, words: str) -> Labels | str:
+    """What `--labels` says: the name of a declaration, or entries of one for this file's format, "energy=E, forces=F".
+
+    Raises:
+        ConfigError: no declaration of this name, or an entry that declarations do not have.
+    """
+    if "=" not in words:
+        return declared(words)
+    entries = [word.partition("=") for word in words.split(",")]
+    found = declaration(path, None, {key.strip(): value.strip() for key, _, value in entries})
+    assert found is not None
+    return found
 
 
 def as_trained(path: Path, recipe: Mapping[str, Any] | None) -> Labels | None:
@@ -52,7 +73,15 @@ def as_trained(path: Path, recipe: Mapping[str, Any] | None) -> Labels | None:
 def inputs_alone(labels: Labels) -> Labels:
     """What a prediction reads: elements, positions, cell, charge and spin; no labels, and every structure."""
     return dataclasses.replace(
-        labels, energy=None, forces=None, stress=None, dipole=None, charges=None, group=None, where=None
+        labels,
+        energy=None,
+        forces=None,
+        stress=None,
+        dipole=None,
+        charges=None,
+        group=None,
+        where=None,
+        somewhere=(),
     )
 
 

@@ -27,7 +27,8 @@ class Labels:
 
     `numbers`, `positions`, `n_atoms` are read by array formats (npz, HDF5) only; in OE62 `positions` is the column with
     the xyz text. `group` is the key of the molecule that conformers share. Quantities named in `optional` may be
-    absent, or NaN. `forces_unit` and `dipole_unit` follow from energy and length when they are not given.
+    absent, or NaN; those in `somewhere` as well, but at least one structure of a data set has them. `forces_unit` and
+    `dipole_unit` follow from energy and length when they are not given.
     `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
     `dipole_about` says where dipoles of ions start: at the centre of "mass", as inside, or at the "origin".
     In files that ASE reads, energy, charge and spin may be sums of entries: "chargeA + chargeB", "E - E_A - E_B".
@@ -52,6 +53,7 @@ class Labels:
     cell: str | None = None
     pbc: str | None = None
     optional: tuple[str, ...] = ()
+    somewhere: tuple[str, ...] = ()
     energy_unit: str = "eV"
     length_unit: str = "Å"
     forces_unit: str | None = None
@@ -68,7 +70,8 @@ class Labels:
                 raise ConfigError(unknown_name(name, getattr(self, name), known))
         if self.where is not None and not all(self.condition):
             raise ConfigError(f"where is {self.where!r}; required: the form 'key = value'.")
-        object.__setattr__(self, "optional", tuple(self.optional))
+        object.__setattr__(self, "somewhere", tuple(self.somewhere))
+        object.__setattr__(self, "optional", (*self.optional, *(q for q in self.somewhere if q not in self.optional)))
         for quantity in ("energy", "length", "forces", "stress", "dipole"):
             self.factor(quantity)
 
@@ -102,8 +105,14 @@ class Labels:
     @property
     def fingerprint(self) -> str:
         """Eight characters that differ between declarations."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        said = asdict(self)
+        if not self.somewhere:
+            del said["somewhere"]  # as before there was such an entry
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
+
+PREDICTED = ("energy", "forces", "stress", "dipole", "charges")
+"""What structures of a data set may have or not."""
 
 _LABELLED = ("energy", "forces", "stress", "dipole", "charges", "charge", "spin", "name", "group")
 

@@ -60,8 +60,7 @@ def keys_oe62(path: Path) -> list[str]:
             raise DataError(f"{path}: not a readable JSON ({error}). Was it copied completely?") from error
     if not isinstance(columns, list):
         raise DataError(
-            f'{path}: has no "columns"; required: a table that pandas wrote with orient="split", as df_62k.json. '
-            'For an ASE database in JSON say format="ase".'
+            f'{path}: has no "columns"; required: a table that pandas wrote with orient="split", as df_62k.json.'
         )
     return [str(column) for column in columns]
 

@@ -73,8 +73,18 @@ SUFFIXES = MappingProxyType(
 
 
 def format_of(path: Path) -> str:
-    """Name of the format, by the file's suffix; the file need not exist."""
-    return SUFFIXES.get(path.suffix.lower(), "ase")
+    """Name of the format, by the file's suffix; the file need not exist. ASE's own JSON is known by how it ends."""
+    found = SUFFIXES.get(path.suffix.lower(), "ase")
+    return "ase" if found == "oe62" and _ends_as_a_database(path) else found
+
+
+def _ends_as_a_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, 200), 2)
+            return b'"nextid"' in file.read()
+    except OSError:
+        return False
 
 
 def reader_of(path: Path, format: str | None = None) -> Reader:
@@ -89,7 +99,10 @@ def reader_of(path: Path, format: str | None = None) -> Reader:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path}: is a folder; required: one data file.")
+            raise DataError(
+                f"{path}: is a folder; required: one data file (where data sets are opened, a pattern such as "
+                f"'{path}/*.extxyz' takes many)."
+            )
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path}: is a device or a pipe; required: a regular file, as some formats are read twice.")
         if status.st_size == 0:

@@ -16,10 +16,14 @@ from mcgm.committee import Committee
 from mcgm.dynamics.record import Record, Row, State, read_state
 from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
 from mcgm.errors import ConfigError, StructureError
+from mcgm.files import claimed
 from mcgm.interfaces.admission import jumps
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.interfaces.clusters import ClusterChoice, FrozenClusters
 from mcgm.potential import Potential
+
+LOCK = ".lock"
+"""In the folder of a run that is being written."""
 
 Watch = Callable[[int, Row], None]
 """Told about every frame: steps done, and its line in the log."""
@@ -72,26 +76,28 @@ def simulate(
     if stop_at_spread is not None and not isinstance(potential, Committee):
         raise ConfigError("--stop-at-spread needs a committee (mcgm train --seeds 4); this is a single network.")
     inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
-    state = _state(folder, inputs, steps, resume)
-    chance = np.random.default_rng(settings.seed)
     atoms = atoms.copy()
     calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype, compile=compile)
-    velocities = (
-        "from the file"
-        if atoms.has("momenta")
-        else f"Maxwell-Boltzmann, {settings.temperature_K:g} K, seed {settings.seed}"
-    )
-    if not atoms.has("momenta"):
-        give_velocities(atoms, settings.temperature_K, chance)
-    atoms.calc = calculator
-    if state is not None:
-        _restore(atoms, chance, state)
-    run = _Run(atoms, calculator, chance, settings, inputs, state, np.inf if stop_at_spread is None else stop_at_spread)
-    record = Record(folder, state)
-    try:
-        stopped_at = run.go(steps, record, watch)
-    finally:
-        record.close()
+    with claimed(folder / LOCK, str(folder)):
+        state = _state(folder, inputs, steps, resume)
+        chance = np.random.default_rng(settings.seed)
+        velocities = (
+            "from the file"
+            if atoms.has("momenta")
+            else f"Maxwell-Boltzmann, {settings.temperature_K:g} K, seed {settings.seed}"
+        )
+        if not atoms.has("momenta"):
+            give_velocities(atoms, settings.temperature_K, chance)
+        atoms.calc = calculator
+        if state is not None:
+            _restore(atoms, chance, state)
+        spread = np.inf if stop_at_spread is None else stop_at_spread
+        run = _Run(atoms, calculator, chance, settings, inputs, state, spread)
+        record = Record(folder, state)
+        try:
+            stopped_at = run.go(steps, record, watch)
+        finally:
+            record.close()
     return Outcome(velocities, 0 if state is None else state.step, run.rebuilds, stopped_at)
 
 

@@ -204,8 +204,9 @@ class OrientationExchange(LongRange):
         """
         if batch.cutoff < self.reach:
             raise ConfigError(
-                f"reach is {self.reach:g} Å, neighbours are known within {batch.cutoff:g} Å; required: a reach that is "
-                "at most the cutoff of the network."
+                f"orientations reach {self.reach:g} Å, neighbours are known within {batch.cutoff:g} Å; required: a "
+                "cutoff at least as long (model.cutoff; attach(..., cutoff=5.0)), or a shorter reach "
+                "(long_range_options)."
             )
         found = self.scope(batch)
         nodes = found.nodes(batch.numbers)

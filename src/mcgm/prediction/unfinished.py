@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import shutil
 import time
@@ -11,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from mcgm.errors import ConfigError, DataError, OutputError
-from mcgm.files import replacing
+from mcgm.files import claimed, replacing
 from mcgm.prediction.sinks import SINKS, WHOLE
 from mcgm.prediction.stream import Predicted
 
@@ -67,7 +66,7 @@ class Unfinished:
         self.output = output
         self.folder = output.with_name(output.name + ".part")
         with ExitStack() as stack:
-            stack.enter_context(self._claimed())
+            stack.enter_context(claimed(self.folder / LOCK, str(self.output)))
             earlier = self._journal()
             if earlier is not None:
                 self._check(earlier, inputs, resume)
@@ -78,23 +77,6 @@ class Unfinished:
             self._open = stack.pop_all()
         self.saved = time.monotonic()
         self.between_batches = True
-
-    def _claimed(self) -> BinaryIO:
-        """An open file with a lock that the system takes back from a killed process."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / LOCK).open("wb")
-        except OSError as error:
-            raise OutputError(f"{self.output}: cannot be written ({error.strerror or error}).") from error
-        if importlib.util.find_spec("fcntl") is not None:
-            import fcntl
-
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.close()
-                raise ConfigError(f"{self.output}: another process is writing it.") from error
-        return lock
 
     def _journal(self) -> Journal | None:
         path = self.folder / JOURNAL

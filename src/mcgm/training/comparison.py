@@ -18,6 +18,7 @@ from mcgm.errors import ConfigError, DataError, TrainingError, unknown_name
 from mcgm.report.files import write_whole
 from mcgm.report.result import RunResult
 from mcgm.training.cell import cell_name, cell_settings, deciding_settings
+from mcgm.training.checks import require_sound
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.widening import widened
@@ -36,7 +37,7 @@ def check(config: CompareConfig) -> None:
     for name in config.variants:
         if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
             raise ConfigError(f"variants.{name}: required: a name of letters, digits and _ . + - only.")
-        config.cell(name, config.seeds[0], "")
+        require_sound(config.cell(name, config.seeds[0], ""))
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"seeds: required: different ones; got {config.seeds}.")
     wanted = {"reference": config.reference}

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from mcgm.data import Dataset
-from mcgm.errors import DataError
+from mcgm.errors import DataError, StructureError
 from mcgm.potential import Potential, Prediction
 from mcgm.report.predictions import Predictions
 from mcgm.report.result import Metrics
@@ -59,21 +60,23 @@ def evaluate(
     forces: bool | None = None,
     watch: Callable[[Sequence[Sequence[int]]], Chosen] = iter,
 ) -> Evaluation:
-    """Predict all structures and compare, in evaluation mode; forces by default where every structure has them.
+    """Predict all structures and compare, in evaluation mode; forces by default where any structure has some.
 
-    Stress is compared where there is some, unless forces are not wanted.
+    Forces and stress are compared where they are known; `predictions` has forces where every structure has them.
 
     `watch` passes on the batches' indices, and may draw a progress bar meanwhile.
 
     Raises:
         DataError: no structures, one without energy, or one whose prediction is not finite.
+        StructureError: an element that the potential does not know.
         TooLargeError: a structure does not fit into memory, even alone.
     """
     if len(dataset) == 0:
         raise DataError("nothing to evaluate: the data set is empty.")
     dataset.require("energy")
+    _require_known(potential, dataset)
     stress = forces is not False and not dataset.lacks("stress").all()
-    forces = dataset.has_forces if forces is None else forces
+    forces = not dataset.lacks("forces").all() if forces is None else forces
     was_training = potential.training
     potential.eval()
     sums = ErrorSums()
@@ -94,7 +97,7 @@ def evaluate(
     potential.train(was_training)
     if wrong:
         raise DataError(f"predictions for {named(wrong)} are not finite; required: structures like those trained on.")
-    complete = bool(predicted_forces) and dataset.has_forces
+    complete = bool(predicted_forces) and dataset.has_forces  # figures have no holes
     predictions = Predictions(
         names=np.array(names),
         n_atoms=dataset.sizes,
@@ -105,6 +108,20 @@ def evaluate(
         baseline=_baseline(potential, dataset),
     )
     return Evaluation(sums.metrics(), predictions, Spreads.joined(spreads))
+
+
+def _require_known(potential: Potential, dataset: Dataset) -> None:
+    """Name a structure with an element that the potential does not know by its place in the data set."""
+    elements, counts = dataset.composition
+    unknown = ~np.isin(elements, elements if potential.elements is None else potential.elements)
+    wrong = np.flatnonzero(counts[:, unknown].any(axis=1))
+    if len(wrong):
+        symbols = " ".join(chemical_symbols[z] for z in elements[unknown])
+        known = " ".join(chemical_symbols[z] for z in potential.elements or ())
+        raise StructureError(
+            f"{dataset}: {len(wrong)} structures have {symbols}, which this potential was not trained on; the first is "
+            f"{wrong[0]} ({dataset.names[wrong[0]]}). It knows: {known}."
+        )
 
 
 def _predicted(

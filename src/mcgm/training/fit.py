@@ -7,33 +7,40 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mcgm.checkpoint import load
 from mcgm.errors import ConfigError
+from mcgm.files import claimed
 from mcgm.memory import bounded_memory, keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.report.files import write_whole
 from mcgm.report.result import CurvePoint
 from mcgm.training.batches import Collate
 from mcgm.training.callbacks import Recorder, WarmedAveraging
+from mcgm.training.checks import require_sound
 from mcgm.training.config import MIXED, TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.evaluation import Evaluation, evaluate
 from mcgm.training.module import PotentialModule
 from mcgm.training.preparation import Parts, files_of, have_changed, make_potential, open_parts
 from mcgm.training.progress import Reporter
+from mcgm.training.ranks import is_first_rank
 from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
-from mcgm.training.state import StateFile
+from mcgm.training.state import StateFile, read_state
 from mcgm.training.strategy import ReplicatedStrategy
+
+LOCK = ".lock"
+"""In a training's folder: held by the process that trains."""
 
 DATA = "data.json"
 """In a training's folder: its data files with their fingerprints."""
@@ -65,8 +72,7 @@ def train(config: TrainConfig, output: Path, *, resume: bool = False, reporter: 
     """
     from mcgm.training.committee import MEMBERS, train_committee
 
-    if config.seeds < 1:
-        raise ConfigError(f"seeds is {config.seeds}; required: 1, or the number of members of a committee.")
+    require_sound(config)
     if config.seeds > 1:
         return train_committee(config, output, resume=resume, reporter=reporter)
     if (output / MEMBERS).exists():
@@ -79,13 +85,20 @@ def train_alone(
 ) -> Trained:
     """Train one network, whatever `seeds` says; see `train`."""
     keep_freed_memory()
-    checkpoint = _start(config, output, resume=resume)
     parts = open_parts(config.data)
+    with claimed(output / LOCK, str(output)) if is_first_rank() else nullcontext():
+        return _train(config, parts, output, resume=resume, reporter=reporter)
+
+
+def _train(config: TrainConfig, parts: Parts, output: Path, *, resume: bool, reporter: Reporter | None) -> Trained:
+    checkpoint = _start(config, output, resume=resume)
     potential = make_potential(config, parts)
     settings = config.training
     data = StructureDataModule(parts.train, parts.val, Collate(potential, potential.dtype), settings)
     steps = len(data.sampler(0, ranks=settings.devices * settings.num_nodes))
     epochs = settings.epochs if settings.steps is None else math.ceil(settings.steps / steps)
+    if checkpoint is not None:
+        _require_no_more(checkpoint, epochs)
     schedule = make_schedule(settings.schedule, epochs * steps)
     forces = parts.forces and settings.loss.force_weight > 0
     module = PotentialModule(potential, settings, schedule, forces=forces)
@@ -106,7 +119,19 @@ def train_alone(
 
 
 def make_trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, epochs: int) -> lightning.Trainer:
-    """Lightning's Trainer with this package's callbacks, and nothing printed."""
+    """Lightning's Trainer with this package's callbacks, and nothing printed.
+
+    Raises:
+        ConfigError: no such processors here.
+    """
+    try:
+        return _trainer(settings, output, recorder, epochs=epochs)
+    except MisconfigurationException as error:
+        words = f"training.accelerator is {settings.accelerator!r}, devices {settings.devices}"
+        raise ConfigError(f"{words}: cannot be used here ({error}). Use accelerator: auto, or cpu.") from error
+
+
+def _trainer(settings: TrainingConfig, output: Path, recorder: Recorder, *, epochs: int) -> lightning.Trainer:
     averaging = [WarmedAveraging(settings.ema)] if settings.ema is not None else []
     ranks = settings.devices * settings.num_nodes
     return lightning.Trainer(
@@ -151,6 +176,16 @@ def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
     write_whole(output / DATA, (json.dumps(files, indent=1) + "\n").encode())
     return checkpoint if resume and checkpoint.exists() else None
+
+
+def _require_no_more(checkpoint: Path, epochs: int) -> None:
+    """Refuse to go on with a training that has more epochs already than are asked for."""
+    epoch = int(read_state(checkpoint)["epoch"]) + 1
+    if epoch > epochs:
+        raise ConfigError(
+            f"{checkpoint.parent}: is in epoch {epoch} already; {epochs} are asked for. Ask for at least as many, or "
+            "use another -o."
+        )
 
 
 def data_of(output: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcgm.errors import TooLargeError
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the first of those that were started together, by Lightning, torchrun or SLURM."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def is_shared() -> bool:
