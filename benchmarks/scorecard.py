@@ -72,8 +72,9 @@ def table() -> str:
     sources = ", ".join(f"`{_command(name)}`" for name in (name_of(SUITE, None), f"step_memory_{SUITE}.json"))
     notes = (
         f"SchNet, size small, the same data, steps and seeds for all. Errors: change against the network alone, mean "
-        f"over {len(found)} data sets and three seeds of each ({sets}; forces where there are any); negative is better. "
-        f"The standard error is that of the seeds; how data sets differ is not in it. {without_ions(found)} Time and memory of a training step on a CPU, relative to the network alone: {sources}. "
+        f"over {len(found)} data sets and three seeds of each ({sets}; forces where there are any); negative is "
+        "better. The standard error is that of the seeds; how data sets differ is not in it. "
+        f"{without_ions(found)} Time and memory of a training step on a CPU, relative to the network alone: {sources}. "
         'What is kept is measured by the tests; `scope`: with `long_range_options={"scope": "molecule"}`.'
     )
     return "\n".join([*lines, "", notes])
@@ -103,10 +104,11 @@ def without_ions(found: suite_across.Rows) -> str:
         else:
             everywhere = [row[variant] for row in found.values()]
             moved.append(mean_and_error(rows, "energy_change")[0] - mean_and_error(everywhere, "energy_change")[0])
+    names = ", ".join(sorted(name.partition(",")[0] for name in with_ions))
     return (
-        f"Of these, {', '.join(sorted(name.partition(',')[0] for name in with_ions))} has ions among many molecules, whose "
-        f"charge some blocks are told and others are not. Energies without it: {', '.join(told)}; all others move by less "
-        f"than {np.ceil(10 * np.abs(moved).max()) / 10:.1f} points."
+        f"Of these, {names} has ions among many molecules, whose charge some blocks are told and others are not. "
+        f"Energies without it: {', '.join(told)}; all others move by less than "
+        f"{np.ceil(10 * np.abs(moved).max()) / 10:.1f} points."
     )
 
 
