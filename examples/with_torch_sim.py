@@ -1,6 +1,6 @@
 """torch-sim: many molecules in one batch, relaxed and then moved at constant energy.
 
-pip install 'mcgm[torch-sim]'      # Python >= 3.12
+pip install '.[torch-sim]'      # Python >= 3.12
 python examples/with_torch_sim.py
 """
 

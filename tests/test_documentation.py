@@ -151,8 +151,8 @@ def in_this_process(worker):
     cell.run_cell(worker.config, *worker.cell, worker.output)
 
 
-def names_of_another_library(monkeypatch):
-    """What the block on `attach` in the README finds: PyTorch Geometric without the extension that it needs."""
+def give_another_library_neighbours(monkeypatch):
+    """For the block on `attach` in the README: PyTorch Geometric without the extension that it needs."""
     schnet = pytest.importorskip("torch_geometric.nn.models.schnet")
 
     def radius_graph(positions, r, batch, max_num_neighbors):
@@ -162,12 +162,6 @@ def names_of_another_library(monkeypatch):
         return torch.stack([found.source, found.target])
 
     monkeypatch.setattr(schnet, "radius_graph", radius_graph)
-    atoms = [molecule("CH3CH2OH"), molecule("H2O")]
-    return {
-        "numbers": torch.cat([torch.tensor(item.numbers) for item in atoms]),
-        "positions": torch.cat([torch.tensor(item.positions, dtype=torch.float32) for item in atoms]),
-        "batch": torch.repeat_interleave(torch.arange(2), torch.tensor([len(item) for item in atoms])),
-    }
 
 
 def run_shell(block, compared):
@@ -211,7 +205,7 @@ def test_blocks_of_the_page_run_in_order(page, folder, compared, monkeypatch):
     names = {"__name__": "page"}
     for block in (block for block in RUN if block.page == page and block.reason is None):
         if "torch_geometric" in block.text:
-            names |= names_of_another_library(monkeypatch)
+            give_another_library_neighbours(monkeypatch)
         if block.language == "sh":
             run_shell(block, compared)
         else:

@@ -97,7 +97,7 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     path, output = tmp_path / "compare.yaml", tmp_path / "out"
     path.write_text(yaml.safe_dump(recipe))
     assert main(["compare", str(path), "-o", str(output)]) == 0
-    assert "SchNet + MCGM" in capsys.readouterr().out
+    assert "SchNet + MCGM + orientations" in capsys.readouterr().out
     assert (output / "report.html").stat().st_size > 10_000
     cells = sorted((output / "cells").glob("*-seed0.json"))
     assert [cell.name for cell in cells] == ["local-seed0.json", "mcgm-seed0.json"]

@@ -14,7 +14,7 @@ from mcgm.suites import DATA_SETS, SUITES, data_recipe, suite_recipe
 from mcgm.training.config import CompareConfig
 from mcgm.training.recipe import RECIPE_SUFFIXES, merge
 
-EXAMPLE = """  mcgm compare data.extxyz                   SchNet with and without MCGM on your own structures
+EXAMPLE = """  mcgm compare data.extxyz                   SchNet without and with the default block, on your data
   mcgm compare configs/sample.yaml -o demo   finished cells are kept: run it again to go on
   mcgm compare --suite rivals --data sample  every block in the same slot; suites and data sets by name
   mcgm compare data.extxyz --seeds '[0]' --training.epochs 20"""

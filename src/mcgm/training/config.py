@@ -199,10 +199,10 @@ class VariantConfig:
 
 
 def default_variants() -> dict[str, VariantConfig]:
-    """The question this package asks first: the backbone alone, and with MCGM."""
+    """The question this package asks first: the backbone alone, and with the default block."""
     return {
         "local": VariantConfig("SchNet", {"backbone": "schnet", "long_range": "none"}),
-        "mcgm": VariantConfig("SchNet + MCGM", {"backbone": "schnet", "long_range": LONG_RANGE}),
+        "mcgm": VariantConfig("SchNet + MCGM + orientations", {"backbone": "schnet", "long_range": LONG_RANGE}),
     }
 
 
