@@ -453,3 +453,19 @@ def test_atoms_of_structures_may_stand_in_any_order(long_range: str) -> None:
     torch.testing.assert_close(mixed, sorted_ones, rtol=0, atol=1e-10)
     silent = attached_network(long_range, cutoff=CUTOFF, gain=0.0)(numbers, positions, structure)
     assert (sorted_ones - silent).abs().min() > 1e-6
+
+
+class TakesEdges(Harmonics):
+    """As many networks: edges come fourth."""
+
+    def forward(self, numbers: Tensor, positions: Tensor, molecule: Tensor, edges: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(numbers, positions, molecule)
+
+
+def test_edges_are_not_taken_for_a_cell() -> None:
+    model = TakesEdges()
+    attach(model, "mcgm", layers=[model.layer], channels=WIDTH)
+    numbers, positions, structure = batch_of(WATER, WATER)
+    for edges in (torch.zeros(2, 26, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)):
+        with pytest.raises(ConfigError, match=r"cell is torch.int64 of shape .* Give attach inputs="):
+            model(numbers, positions, structure, edges)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mcgm.data.labels import Labels
+
+
+_log = logging.getLogger("mcgm")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ def labels_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="LABELS",
-        help="keys and units: a named declaration, or 'energy=E_dft, energy_unit=kcal/mol' (default: the training's, or "
-        "the format's)",
+        help="keys and units: a named declaration, or 'energy=E_dft, energy_unit=kcal/mol' "
+        "(default: the training's, or the format's)",
     )
 
 
@@ -61,7 +65,29 @@ def labelled(model: Path, structures: str, labels: str | None) -> Iterator[Input
     from mcgm.data.labels import declared
 
     path = sample_path() if structures == "sample" else Path(structures)
-    trained = None if labels else as_trained(path, read_header(model).get("extra", {}).get("recipe"))
+    extra = read_header(model).get("extra", {})
+    trained = None if labels else as_trained(path, extra.get("recipe"))
     chosen = declared(spoken(path, labels)) if labels else trained
+    _tell_of_charges(path, chosen, extra.get("total_charges") or [])
     with read_as_trained(trained):
         yield Inputs(path, chosen)
+
+
+def _tell_of_charges(path: Path, labels: Labels | None, known: Sequence[float]) -> None:
+    """Warn where a model knows ions and a file does not say which of its structures are."""
+    from mcgm.data.labels import summands
+    from mcgm.data.readers import keys_found, reader_of
+
+    if not any(known):
+        return
+    key = (reader_of(path).labels if labels is None else labels).charge
+    if key is not None and {name for _, name in summands(key)} <= set(keys_found(path)):
+        return
+    told = ", ".join(f"{charge:+g}" if charge else "0" for charge in known)
+    _log.warning(
+        "%s: has no entry %r: all structures are taken for neutral; the model was trained on total charges of %s e. "
+        "Name the entry that has them: --labels 'charge=KEY'.",
+        path,
+        key or "charge",
+        told,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def inspect(path: Path | str, labels: Labels | str | None = None, *, format: str
     declaration = reader_of(file, format).labels if labels is None else declared(labels)
     labelled = dataset.subset(np.flatnonzero(~dataset.lacks("energy")))
     beyond = labelled.energies - fit_references(labelled).of(labelled) if len(labelled) else None
+    keys = tuple(keys_found(file, format=format))
     squares, most, components = _forces(dataset)
     composition = dataset.composition
     return Report(
@@ -124,10 +125,17 @@ def inspect(path: Path | str, labels: Labels | str | None = None, *, format: str
         unexplained=None if beyond is None else Statistics.of(beyond),
         forces_rms=float(np.sqrt(squares / components)) if components else None,
         forces_most=most if components else None,
-        keys=tuple(keys_found(file, format=format)),
+        keys=keys,
         energy_kind=declaration.energy_kind,
-        warnings=tuple(sentence for check in CHECKS for sentence in check(dataset)),
+        warnings=(*(sentence for check in CHECKS for sentence in check(dataset)), *_unread(dataset, keys)),
     )
+
+
+def _unread(dataset: Dataset, keys: Sequence[str]) -> Iterator[str]:
+    """Virials that nobody has declared."""
+    found = [key for key in keys if key.lower() in ("virial", "virials")]
+    if found and dataset.lacks("stress").all():
+        yield f"There is {found[0]!r} and no stress is read. Declare it: stress={found[0]}, stress_kind=virial."
 
 
 def _forces(dataset: Dataset) -> tuple[float, float, int]:

@@ -30,6 +30,8 @@ class Labels:
     absent, or NaN; those in `somewhere` as well, but at least one structure of a data set has them. `forces_unit` and
     `dipole_unit` follow from energy and length when they are not given.
     `energy_kind` says what the energies are: "total", "atomisation" (minus free atoms) or "interaction".
+    `stress_kind` says what is under the key of the stress: "stress", positive under tension, or "virial", which is
+    minus the stress times the volume, in units of energy.
     `dipole_about` says where dipoles of ions start: at the centre of "mass", as inside, or at the "origin".
     In files that ASE reads, energy, charge and spin may be sums of entries: "chargeA + chargeB", "E - E_A - E_B".
     `where` picks structures there: "structure_type = dimer_original" reads those with this value alone.
@@ -61,10 +63,15 @@ class Labels:
     dipole_unit: str | None = None
     energy_kind: EnergyKind = "total"
     dipole_about: Literal["mass", "origin"] = "mass"
+    stress_kind: Literal["stress", "virial"] = "stress"
     where: str | None = None
 
     def __post_init__(self) -> None:
-        choices = {"energy_kind": ("total", "atomisation", "interaction"), "dipole_about": ("mass", "origin")}
+        choices = {
+            "energy_kind": ("total", "atomisation", "interaction"),
+            "dipole_about": ("mass", "origin"),
+            "stress_kind": ("stress", "virial"),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ConfigError(unknown_name(name, getattr(self, name), known))
@@ -77,6 +84,8 @@ class Labels:
 
     def factor(self, quantity: Literal["energy", "length", "forces", "stress", "dipole"] | str) -> float:
         """What the file's values are multiplied with to be in eV, Å, eV/Å, eV/Å³, eÅ."""
+        if quantity == "stress" and self.stress_kind == "virial":
+            return factor("energy", self.energy_unit)
         unit = getattr(self, f"{quantity}_unit")
         if unit is not None:
             return factor(quantity, unit)
@@ -105,9 +114,8 @@ class Labels:
     @property
     def fingerprint(self) -> str:
         """Eight characters that differ between declarations."""
-        said = asdict(self)
-        if not self.somewhere:
-            del said["somewhere"]  # as before there was such an entry
+        later = {"somewhere": (), "stress_kind": "stress"}  # entries that came later, and what they are by default
+        said = {key: value for key, value in asdict(self).items() if later.get(key) != value}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -237,6 +245,14 @@ def about_mass(structure: Structure, labels: Labels) -> Structure:
         return structure
     center = np.average(structure.positions, axis=0, weights=atomic_masses[structure.numbers])
     return structure.replace(dipole=structure.dipole - structure.charge * center)
+
+
+def from_virial(structure: Structure, labels: Labels) -> Structure:
+    """The structure with its stress, whatever the file has; without one where there is no volume."""
+    if structure.stress is None or labels.stress_kind == "stress":
+        return structure
+    volume = structure.volume
+    return structure.replace(stress=-structure.stress / volume if volume > 0 else None)
 
 
 def is_absent(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mcgm.data.ase import count_ase, keys_ase, read_ase
 from mcgm.data.hdf5 import count_hdf5, keys_hdf5, read_hdf5
-from mcgm.data.labels import AQM, ASE, NPZ, OE62, QM9, RUNNER, ZIP, Labels, about_mass, declared
+from mcgm.data.labels import AQM, ASE, NPZ, OE62, QM9, RUNNER, ZIP, Labels, about_mass, declared, from_virial
 from mcgm.data.npz import count_npz, keys_npz, read_npz
 from mcgm.data.oe62 import count_oe62, keys_oe62, read_oe62
 from mcgm.data.qm9 import count_qm9, keys_qm9, read_qm9
@@ -42,7 +42,7 @@ class Reader(NamedTuple):
         """
         if labels.where is not None and not self.picks:
             raise ConfigError(f"{path}: labels.where is for files that ASE reads and for zip archives of xyz.")
-        return (about_mass(structure, labels) for structure in self.read(path, labels))
+        return (from_virial(about_mass(structure, labels), labels) for structure in self.read(path, labels))
 
 
 FORMATS = MappingProxyType(

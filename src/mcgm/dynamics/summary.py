@@ -52,7 +52,8 @@ def summarize(folder: Path, outcome: Outcome, settings: Settings, n_atoms: int, 
     text = (
         f"{n_atoms} atoms, {time[-1] / 1000:g} ps in steps of {settings.timestep_fs:g} fs, velocities "
         f"{outcome.velocities}. {energy} Mean temperature {temperature.mean():.1f} K, of the second half {late:.1f} K "
-        f"(kinetic energy over 3 N / 2 k). Neighbours were searched {outcome.rebuilds} times. "
+        "(kinetic energy over 3 N / 2 k, fixed coordinates not counted). "
+        f"Neighbours were searched {outcome.rebuilds} times. "
         f"{_spread(log, n_atoms, domain)}"
         f"{folder}: {TRAJECTORY}, {LOG}{f', {FIGURE}.' if has_figure else no_figure}"
     )

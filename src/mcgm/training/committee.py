@@ -51,7 +51,9 @@ def train_committee(
     assert spreads is not None
     committee.domain = spreads.domain(parts.val.sizes)
     if finished[0].is_main:
-        committee.save(output / "model.safetensors", extra={"recipe": as_plain(config), "seeds": seeds})
+        charges = read_header(output / MEMBERS / f"seed-{seeds[0]}" / "model.safetensors")["extra"].get("total_charges")
+        extra = {"recipe": as_plain(config), "seeds": seeds, "total_charges": charges}
+        committee.save(output / "model.safetensors", extra=extra)
     return Trained(committee, parts, (), sum(item.seconds for item in finished), finished[0].is_main)
 
 

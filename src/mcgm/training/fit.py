@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -38,6 +39,9 @@ from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
 from mcgm.training.state import StateFile, read_state
 from mcgm.training.strategy import ReplicatedStrategy
+
+MOST_CHARGES = 20
+"""Total charges of structures to train on that a model file names."""
 
 LOCK = ".lock"
 """In a training's folder: held by the process that trains."""
@@ -102,12 +106,16 @@ def _train(config: TrainConfig, parts: Parts, output: Path, *, resume: bool, rep
     schedule = make_schedule(settings.schedule, epochs * steps)
     forces = parts.forces and settings.loss.force_weight > 0
     module = PotentialModule(potential, settings, schedule, forces=forces)
+    charges = np.unique(parts.train.total_charges).tolist()
     recorder = Recorder(
         output,
         reporter,
         total_steps=epochs * steps,
         early_stopping=settings.early_stopping,
-        extra={"recipe": as_plain(config)},
+        extra={
+            "recipe": as_plain(config),
+            "total_charges": charges[:MOST_CHARGES],
+        },
     )
     with quiet(), torch.random.fork_rng(devices=[]), bounded_memory(processes=settings.devices):
         trainer = make_trainer(settings, output, recorder, epochs=epochs)
