@@ -291,4 +291,4 @@ def test_the_drift_is_the_slope_per_atom():
 
 def test_no_file_is_left_half_written(folder, tmp_path):
     assert md(folder, tmp_path / "run", "--steps", 2, "--every", 1) == 0
-    assert {path.name for path in Path(tmp_path / "run").iterdir()} == {*SAME, "summary.txt", "dynamics.svg"}
+    assert {path.name for path in Path(tmp_path / "run").iterdir()} == {*SAME, "summary.txt", "dynamics.svg", ".lock"}

@@ -26,7 +26,7 @@ POSITIONS = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         ({"positions": np.ma.masked_equal(POSITIONS, 1.0)}, "positions has masked entries"),
         ({"positions": 1e7 * POSITIONS}, r"positions of atom 1 is 1e\+07 Å; required: at most 1e\+06 Å"),
         ({"cell": [[np.nan, 0, 0], [0, 1, 0], [0, 0, 1]]}, r"cell\[0, 0\] is not finite"),
-        ({"charge": "one"}, "charge is one"),
+        ({"charge": "one"}, "charge is the text 'one'"),
         ({"spin": None}, "spin is None"),
         ({"energy": [1.0, 2.0]}, "energy is"),
         ({"energy": 1j}, "energy is 1j"),

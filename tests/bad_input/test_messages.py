@@ -83,7 +83,7 @@ def test_a_charge_that_is_text():
     atoms = molecule("H2O")
     atoms.info["charge"] = "one"
     assert said(StructureError, Structure.from_atoms, atoms, name="water") == (
-        "structure 'water': charge is one; required: one finite number, at most 1e+06."
+        "structure 'water': charge is the text 'one'; required: one finite number, at most 1e+06."
     )
 
 
@@ -91,7 +91,7 @@ def test_a_label_under_another_key(tmp_path):
     write_extxyz([WATER], path := tmp_path / "a.extxyz")
     assert said(DataError, open_structures, path, Labels(energy="enrgy")) == (
         f"{path}, line 1, entry 0: no energy under the key 'enrgy'. Did you mean 'energy'? Keys found: charge, energy, "
-        "name, spin. Declare the one that holds it (labels.energy)."
+        "name, spin. Declare the one that holds it: data.keys.energy, or --labels 'energy=KEY'."
     )
 
 

@@ -93,7 +93,8 @@ def test_missing_labels_are_counted(tmp_path, sound):
     sound[5] = sound[5].replace(forces=None)
     assert "1 of 60 structures have no forces; first: 5" in warnings_of(sound, tmp_path / "a.extxyz")[0]
     bare = [s.replace(energy=None, forces=None) for s in sound]
-    assert warnings_of(bare, tmp_path / "b.extxyz") == ("No structure has an energy. Declare its key (labels.energy).",)
+    told = "No structure has an energy. Declare its key: data.keys.energy, or --labels 'energy=KEY'."
+    assert warnings_of(bare, tmp_path / "b.extxyz") == (told,)
 
 
 def test_overlapping_atoms_are_found(tmp_path, sound):

@@ -59,7 +59,9 @@ def test_as_many_atoms_as_geometries_is_not_mistaken_for_another_layout(tmp_path
 
 def test_a_declared_key_that_is_missing_lists_the_keys_found(tmp_path, molecules):
     np.savez(tmp_path / "a.npz", **flat(molecules))
-    with pytest.raises(DataError, match=r"'energies'.*Did you mean 'energy'.*Keys found: charges, cid.*labels.energy"):
+    with pytest.raises(
+        DataError, match=r"'energies'.*Did you mean 'energy'.*Keys found: charges, cid.*data.keys.energy"
+    ):
         list(open_structures(tmp_path / "a.npz", Labels(energy="energies")))
 
 

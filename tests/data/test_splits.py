@@ -54,7 +54,7 @@ def test_more_than_there_is_is_refused(rule, dataset):
 
 
 def test_a_split_by_group_needs_groups():
-    with pytest.raises(DataError, match=r"structure 0 has no group.*labels.group"):
+    with pytest.raises(DataError, match=r"structure 0 has no group.*data.keys.group"):
         ByGroup().split(hydrogens(3))
 
 

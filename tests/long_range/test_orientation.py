@@ -230,7 +230,7 @@ def test_it_can_be_attached_where_neighbours_are_searched(bare_network):
 
 def test_a_reach_beyond_the_cutoff_is_refused():
     potential = build(backbone="schnet", long_range="orientations", cutoff=2.0)
-    with pytest.raises(ConfigError, match=r"reach is 3 Å.*2 Å.*required"):
+    with pytest.raises(ConfigError, match=r"orientations reach 3 Å.*2 Å.*required"):
         potential(Batch.from_atoms([molecule("H2O")], cutoff=2.0))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from mcgm.data.cache import cached
 from mcgm.data.columns import PER_ATOM, Columns
-from mcgm.data.labels import Labels
+from mcgm.data.labels import Labels, said
 from mcgm.data.readers import keys_found, matching
 from mcgm.data.sample import sample_path
 from mcgm.errors import ConfigError, DataError
@@ -192,7 +192,7 @@ class Dataset(Sequence[Structure]):
             found = ""
             if self._source is not None:
                 keys = ", ".join(keys_found(self._source.files[0], format=self._source.format)) or "none"
-                found = f" Keys found in the file: {keys}. Declare the one that holds it (labels.{quantity})."
+                found = f" Keys found in the file: {keys}. Declare the one that holds it: {said(quantity)}."
             raise DataError(
                 f"{self}: {quantity} required for every structure, but {len(lacking)} have none; the first is "
                 f"{lacking[0]} ({self.names[lacking[0]]}).{found}"

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mcgm.data.labels import Labels, is_absent, real_numbers
+from mcgm.data.labels import Labels, is_absent, real_numbers, said
 from mcgm.errors import DataError
 from mcgm.structure import Structure
 
@@ -40,7 +40,7 @@ def read_hdf5(path: Path, labels: Labels) -> Iterator[Structure]:
         if empty:
             raise DataError(
                 f"{path}: no group holds positions under the key {labels.positions!r}. "
-                f"Keys found: {', '.join(_keys(file)) or 'none'}. Declare the one that does: labels.positions."
+                f"Keys found: {', '.join(_keys(file)) or 'none'}. Declare the one that does: {said('positions')}."
             )
 
 

@@ -102,7 +102,7 @@ class Labels:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return DataError(
             f"{where}: no {quantity} under the key {key!r}.{hint} Keys found: {', '.join(keys) or 'none'}. "
-            f"Declare the one that holds it (labels.{quantity})."
+            f"Declare the one that holds it: {said(quantity)}."
         )
 
     @property
@@ -224,6 +224,11 @@ PRESETS = MappingProxyType(
     }
 )
 """Declarations by name."""
+
+
+def said(quantity: str) -> str:
+    """How a key is declared in a recipe, and to commands that read a file."""
+    return f"data.keys.{quantity}, or --labels '{quantity}=KEY'"
 
 
 def summands(key: str) -> list[tuple[float, str]]:

@@ -79,6 +79,8 @@ def format_of(path: Path) -> str:
 
 
 def _ends_as_a_database(path: Path) -> bool:
+    if not path.is_file():  # a pipe would wait for its other end
+        return False
     try:
         with path.open("rb") as file:
             file.seek(-min(path.stat().st_size, 200), 2)

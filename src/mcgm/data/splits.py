@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from mcgm.data.dataset import Dataset
+from mcgm.data.labels import said
 from mcgm.errors import ConfigError, DataError, unknown_name
 
 PARTS = ("train", "val", "test")
@@ -109,7 +110,7 @@ class ByGroup:
         if np.any(groups == ""):
             raise DataError(
                 f"{dataset}: structure {np.flatnonzero(groups == '')[0]} has no group; a split by group needs one for "
-                "each. Declare the key that holds the molecule: labels.group."
+                f"each. Declare the key that holds the molecule: {said('group')}."
             )
         names, member = np.unique(groups, return_inverse=True)
         order = np.random.default_rng(self.seed).permutation(len(names))

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mcgm.data.dataset import Dataset
+from mcgm.data.labels import said
 from mcgm.data.references import fit_references
 from mcgm.errors import StructureError
 from mcgm.neighbors import find_neighbors
@@ -52,7 +53,7 @@ def missing_labels(dataset: Dataset) -> Iterator[str]:
             first = int(np.argmax(dataset.lacks(quantity)))
             yield f"{count} of {len(dataset)} structures have no {quantity}; first: {first} ({dataset.names[first]})."
         elif count and quantity == "energy":
-            yield "No structure has an energy. Declare its key (labels.energy)."
+            yield f"No structure has an energy. Declare its key: {said('energy')}."
 
 
 def duplicates(dataset: Dataset) -> Iterator[str]:
@@ -124,7 +125,7 @@ def odd_energies(dataset: Dataset) -> Iterator[str]:
         scale = float(np.median(labelled.energies / whole))
         fitting = [u for u, f in _RATIOS.items() if u != "hartree" and abs(scale * f - 1) < 0.1]
     for unit in fitting:
-        yield f"Energies look like {unit}, not eV. Check labels.energy_unit."
+        yield f"Energies look like {unit}, not eV. Declare the unit: energy_unit={unit}."
 
 
 def forces_against_energies(dataset: Dataset, *, most: int = 4000) -> Iterator[str]:
