@@ -266,3 +266,27 @@ def test_virials_are_stresses_where_they_are_declared(labelled, tmp_path, capsys
     first, second = ase.io.read(tmp_path / "out.extxyz", ":")
     np.testing.assert_allclose(second.get_stress(voigt=False), stress, atol=1e-8)
     assert "stress" not in first.calc.results
+
+
+def test_many_files_are_predicted_by_a_pattern(trained, labelled, tmp_path, capsys):
+    _, run = trained
+    for k in range(3):
+        ase.io.write(tmp_path / f"part-{k}.extxyz", labelled(3, seed=k))
+    output = tmp_path / "all.extxyz"
+    assert main(["predict", str(run), str(tmp_path / "part-*.extxyz"), "-o", str(output)]) == 0
+    frames = [atoms for k in range(3) for atoms in labelled(3, seed=k)]
+    for found, atoms in zip(ase.io.read(output, ":"), frames, strict=True):
+        np.testing.assert_allclose(found.positions, atoms.positions, atol=1e-7)
+    over = tmp_path / "part-1.extxyz"
+    assert "is what is read from" in refused(capsys, "predict", run, tmp_path / "part-*.extxyz", "-o", over)
+    assert "no file fits this pattern" in refused(capsys, "predict", run, tmp_path / "odd-*.xyz", "-o", output)
+
+
+def test_a_recipe_whose_data_are_elsewhere_says_where_it_looked(small_recipe, data_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(data_file.parent)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(merge(small_recipe, {"data": {"path": data_file.name}})))
+    assert main(["train", str(recipe), "-o", "run"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert f"seen from {tmp_path / 'elsewhere'}" in refused(capsys, "evaluate", data_file.parent / "run")

@@ -86,7 +86,12 @@ def _part(path: Path, recipe: Mapping[str, Any] | None, part: str) -> tuple[str,
             f"{changed[0]}: has changed since the training of {path}: nobody knows which of its structures were "
             "trained on. Give DATA: another file, or this one to evaluate all of it."
         )
-    parts = open_parts(data)
+    try:
+        parts = open_parts(data)
+    except DataError as error:
+        if Path(data.path).is_absolute() or data.path == "sample":
+            raise
+        raise DataError(f"{error} That is the path in the training's recipe, seen from {Path.cwd()}.") from error
     return part, parts.everything if part == "all" else getattr(parts, part)
 
 

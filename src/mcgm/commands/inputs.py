@@ -76,11 +76,11 @@ def labelled(model: Path, structures: str, labels: str | None) -> Iterator[Input
 def _tell_of_charges(path: Path, labels: Labels | None, known: Sequence[float]) -> None:
     """Warn where a model knows ions and a file does not say which of its structures are."""
     from mcgm.data.labels import summands
-    from mcgm.data.readers import keys_found, reader_of
+    from mcgm.data.readers import keys_found, matching, reader_of
 
     if not any(known):
         return
-    key = (reader_of(path).labels if labels is None else labels).charge
+    key = (reader_of(matching(path)[0]).labels if labels is None else labels).charge
     if key is not None and {name for _, name in summands(key)} <= set(keys_found(path)):
         return
     told = ", ".join(f"{charge:+g}" if charge else "0" for charge in known)

@@ -32,14 +32,14 @@ def run(arguments: list[str]) -> int:
     from mcgm.prediction.file import predict_file, require_writable
 
     require_writable(known.output)
-    require_another(known.output, known.structures, known.model)
-
     from mcgm.checkpoint import load
-    from mcgm.data.readers import count_structures
+    from mcgm.data.readers import count_structures, matching
     from mcgm.memory import bounded_memory, keep_freed_memory
     from mcgm.prediction.progress import Watcher
 
     path = model_path(known.model)
+    if known.structures != "sample":
+        require_another(known.output, path, *matching(Path(known.structures)))
     potential = load(path, device=known.device)
     keep_freed_memory()
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterator
 from glob import has_magic
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -140,7 +141,7 @@ def matching(path: Path) -> list[Path]:
 def open_structures(
     path: Path | str, labels: Labels | str | None = None, *, format: str | None = None
 ) -> Iterator[Structure]:
-    """Structures of a file one at a time, in eV, Å and e.
+    """Structures of a file, or of all files that fit a pattern, one at a time, in eV, Å and e.
 
     `labels` declares keys and units (a `Labels` or the name of a preset); without it the format's own holds.
 
@@ -148,7 +149,10 @@ def open_structures(
         DataError: the file cannot be read or lacks a declared key; the message has the file and the entry.
         ConfigError: unknown format, preset or unit.
     """
-    path = Path(path)
+    return chain.from_iterable([_of_one(file, labels, format) for file in matching(Path(path))])
+
+
+def _of_one(path: Path, labels: Labels | str | None, format: str | None) -> Iterator[Structure]:
     reader = reader_of(path, format)
     return _at_least_one(reader.structures(path, reader.labels if labels is None else declared(labels)), path)
 
@@ -163,15 +167,23 @@ def _at_least_one(structures: Iterator[Structure], path: Path) -> Iterator[Struc
 
 
 def count_structures(path: Path, labels: Labels | str | None = None) -> int | None:
-    """How many structures a file has, by a declaration or the format's own; `None` where that costs reading them.
+    """How many structures a file, or those that fit a pattern, have, by a declaration or the format's own; `None` where
+    that costs reading them.
 
     Raises:
         DataError: the file cannot be read.
     """
-    reader = reader_of(path)
-    return reader.entries(path, reader.labels if labels is None else declared(labels))
+    total = 0
+    for file in matching(path):
+        reader = reader_of(file)
+        count = reader.entries(file, reader.labels if labels is None else declared(labels))
+        if count is None:
+            return None
+        total += count
+    return total
 
 
 def keys_found(path: Path | str, *, format: str | None = None) -> list[str]:
-    """Names of the entries that a file has (of its first structure, where they may differ)."""
-    return reader_of(Path(path), format).keys(Path(path))
+    """Names of the entries that a file has (of its first structures, where they may differ)."""
+    first = matching(Path(path))[0]
+    return reader_of(first, format).keys(first)

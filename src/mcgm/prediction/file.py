@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mcgm.data.labels import Labels
-from mcgm.data.readers import open_structures
+from mcgm.data.readers import matching, open_structures
 from mcgm.errors import ConfigError, DataError, StructureError, unknown_name
 from mcgm.files import fingerprint
 from mcgm.potential import Potential
@@ -64,7 +64,11 @@ def predict_file(
     if batch_atoms < 1:
         raise ConfigError(f"--batch-atoms {batch_atoms}: required: at least 1.")
     structures = open_structures(source, labels)
-    inputs = {"structures": fingerprint(source), "model": model, "batch_atoms": batch_atoms}
+    inputs = {
+        "structures": [fingerprint(file) for file in matching(source)],
+        "model": model,
+        "batch_atoms": batch_atoms,
+    }
     if labels is not None:
         inputs["labels"] = labels.fingerprint
     with Unfinished(output, inputs, resume=resume) as unfinished:
