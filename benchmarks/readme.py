@@ -57,7 +57,7 @@ def cost() -> str:
         "|---|---:|---:|" + "---|" * len(blocks),
     ]
     commands, question = [], ""
-    for size in ("small", "paper"):
+    for size in ("small", "paper", "paper_32"):
         record = json.loads((RESULTS / f"overhead_{size}.json").read_text(encoding="utf-8"))
         question = record.pop("question")
         shared = record.pop("provenance")
@@ -69,7 +69,8 @@ def cost() -> str:
                 alone = f"{figures[f'milliseconds of {article}{what}, local']:,.0f} ms"
                 cells = (_quartiles(ratios[block]) if block in ratios else "" for block in blocks)
                 count = figures.get("molecules", 64)
-                lines.append(f"| {backbone}, {size}, {what} | {count} | {alone} | " + " | ".join(cells) + " |")
+                width = size.partition("_")[0]
+                lines.append(f"| {backbone}, {width}, {what} | {count} | {alone} | " + " | ".join(cells) + " |")
     counted = json.loads((RESULTS / "arithmetic.json").read_text(encoding="utf-8"))
     commands.append(f"`{counted.pop('provenance')['command']}`")
     count = counted.pop("question").partition("molecules of")[0].split()[-1]
