@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mcgm.attachment_inputs import AtomInputs, Reading
@@ -15,7 +15,7 @@ from mcgm.attachment_points import AtomFeatures, EnergyOutput, Output, PerAtom, 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range import BLOCKS, LongRangeSpec
-from mcgm.segments import segment_sum
+from mcgm.segments import segment_sum, take
 
 __all__ = ["AtomInputs", "Attachment", "Output", "PerAtom", "PerStructure", "Residual", "attach"]
 
@@ -89,9 +89,14 @@ def attach(
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward pass under way: the batch, the block's memory, and the atoms' features after the last layer."""
+    """One forward pass under way: the batch, the block's memory, and the atoms' features after the last layer.
+
+    `molecule` is the structure of each atom as the model has them, `order` who stands where in the batch if not they.
+    """
 
     batch: Batch
+    molecule: Int[Tensor, "atom"]
+    order: Int[Tensor, "atom"] | None
     memory: Any
     scalars: Float[Tensor, "atom channel"] | None = None
     layer: int = 0
@@ -142,10 +147,10 @@ class Attachment(nn.Module):
         self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
     def _begin(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        batch = self.reading(type(model).__name__, arguments, keywords)
+        batch, molecule, order = self.reading(type(model).__name__, arguments, keywords)
         chance = self.generator if self.training else None
         memory = self.block.begin(batch, self.block.index(batch), clusters=None, generator=chance)
-        self._pass = Pass(batch, memory)
+        self._pass = Pass(batch, molecule, order, memory)
 
     def _after_layer(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
         now = self._pass
@@ -162,10 +167,13 @@ class Attachment(nn.Module):
                 f"features of layer {number} have shape {tuple(scalars.shape)}; required: atoms x channels {shape}. "
                 "Check channels= and features=."
             )
+        scalars = scalars if now.order is None else take(scalars, now.order)
         update, memory = self.block.exchange(number, scalars, now.memory)
         if update is not None:
             update = self.gain[number] * update
-            scalars, output = scalars + update, self.features.write(output, update)
+            scalars = scalars + update
+            there = update if now.order is None else take(update, torch.argsort(now.order))
+            output = self.features.write(output, there)
         self._pass = replace(now, memory=memory, scalars=scalars, layer=number + 1)
         return output
 
@@ -182,7 +190,7 @@ class Attachment(nn.Module):
         if added.electrostatics is not None:
             energy = energy + segment_sum(added.electrostatics.energy, now.batch.molecule, now.batch.n_molecules)
         self._pass = replace(now, has_energy=True)
-        return self.energy.add(output, self.gain[-1] * energy, now.batch.molecule)
+        return self.energy.add(output, self.gain[-1] * energy, now.molecule)
 
     def _end(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         now, self._pass = self._pass, None

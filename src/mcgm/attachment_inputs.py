@@ -14,6 +14,7 @@ from torch import Tensor
 from mcgm.batch import Batch, to
 from mcgm.errors import ConfigError
 from mcgm.neighbors import Neighbors, find_neighbors
+from mcgm.segments import is_ascending, take
 from mcgm.structure import Structure
 
 
@@ -44,13 +45,22 @@ class Reading:
     inputs: Callable[..., AtomInputs]
     cutoff: float | None
 
-    def __call__(self, model: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Batch:
-        """The batch, with neighbours where a cutoff was given."""
+    def __call__(
+        self, model: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[Batch, Int[Tensor, "atom"], Int[Tensor, "atom"] | None]:
+        """The batch, with neighbours where a cutoff was given; and the structure of each atom as it was given.
+
+        Blocks want structures one after another. Where atoms do not stand so, the batch has them sorted, and the third
+        result says which atom stands in each place.
+        """
         self._check(model, arguments, keywords)
         atoms = self.inputs(*arguments, **keywords)
         _require_cells(model, atoms)
         numbers, positions = atoms.numbers, atoms.positions
-        molecule = torch.zeros_like(numbers) if atoms.molecule is None else atoms.molecule
+        given = molecule = torch.zeros_like(numbers) if atoms.molecule is None else atoms.molecule
+        order = None if is_ascending(molecule) else torch.argsort(molecule, stable=True)
+        if order is not None:
+            numbers, positions, molecule = numbers[order], take(positions, order), molecule[order]
         count = int(molecule.max()) + 1 if atoms.cell is None else len(atoms.cell.reshape(-1, 3, 3))
         cell = positions.new_zeros(count, 3, 3) if atoms.cell is None else atoms.cell.reshape(count, 3, 3)
         pbc = cell.detach().abs().sum((1, 2)).gt(0)[:, None].expand(count, 3)
@@ -67,7 +77,7 @@ class Reading:
             cutoff=self.cutoff or 0.0,
             periodic=atoms.cell is not None and bool(pbc.any()),
         )
-        return batch if self.cutoff is None else batch.replace(neighbors=_search(batch))
+        return batch if self.cutoff is None else batch.replace(neighbors=_search(batch)), given, order
 
     def _check(self, model: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         try:
@@ -116,7 +126,6 @@ class _NotSearched:
 
 
 def _search(batch: Batch) -> Neighbors:
-    """Pairs of atoms that may stand in any order: found structure by structure, and numbered as the atoms are."""
     positions, cell = batch.positions.detach().cpu().double(), batch.cell.detach().cpu().double()
     structures = []
     for k in range(batch.n_molecules):
@@ -130,10 +139,4 @@ def _search(batch: Batch) -> Neighbors:
                 name=str(k),
             )
         )
-    found = find_neighbors(structures, batch.cutoff)
-    place = torch.argsort(batch.molecule.cpu(), stable=True)
-    source, target = place[found.source], place[found.target]
-    order = torch.argsort(target, stable=True)
-    image = found.image[order]
-    crossing = torch.nonzero(image.any(dim=1)).flatten()
-    return to(Neighbors(source[order], target[order], image, crossing), batch.device)
+    return to(find_neighbors(structures, batch.cutoff), batch.device)

@@ -65,8 +65,10 @@ def claimed(lock: Path, what: str) -> Iterator[None]:
 
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise ConfigError(f"{what}: another process is writing it.") from error
+            except OSError:
+                pass  # this file system has no locks
         yield
 
 

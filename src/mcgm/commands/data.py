@@ -27,8 +27,10 @@ def run(arguments: list[str]) -> int:
 
     from mcgm.data.commands import convert_command, inspect_command
     from mcgm.data.declaration import spoken
+    from mcgm.data.sample import sample_path
 
-    labels = None if known.labels is None else spoken(known.file, known.labels)
+    file = sample_path() if str(known.file) == "sample" else known.file
+    labels = None if known.labels is None else spoken(file, known.labels)
     if known.action == "inspect":
         inspect_command(known.file, labels=labels, json=known.json)
     else:

@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,7 @@ def cached(path: Path, labels: Labels | str | None = None, *, format: str | None
 def _convert(path: Path, reader: Reader, labels: Labels, folder: Path, stamp: dict[str, Any]) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        structures = _all_found(reader.structures(path, labels), path, reader, labels)
-        if write_columns(_with_progress(structures, path, reader, labels), temporary) == 0:
+        if write_columns(_with_progress(reader.structures(path, labels), path, reader, labels), temporary) == 0:
             raise DataError(f"{path}: has no structure.")
         with (temporary / STAMP).open("w") as stream:
             json.dump(stamp, stream, indent=1)
@@ -77,19 +75,6 @@ def _convert(path: Path, reader: Reader, labels: Labels, folder: Path, stamp: di
         _move(temporary, folder, stamp)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _all_found(structures: Iterator[Structure], path: Path, reader: Reader, labels: Labels) -> Iterator[Structure]:
-    """Passed on; at the end each quantity that has to be somewhere was in one of them."""
-    missing = set(labels.somewhere)
-    for structure in structures:
-        if missing:
-            missing -= {quantity for quantity in missing if getattr(structure, quantity) is not None}
-        yield structure
-    for quantity in labels.somewhere:
-        error = replace(labels, optional=(), somewhere=()).missing(quantity, str(path), reader.keys(path))
-        if quantity in missing and error is not None:
-            raise error
 
 
 def _move(temporary: Path, folder: Path, stamp: dict[str, Any]) -> None:

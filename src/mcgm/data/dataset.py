@@ -52,7 +52,18 @@ class Dataset(Sequence[Structure]):
             ConfigError: unknown format, preset or unit.
         """
         source = _Source(sample_path() if str(path) == "sample" else Path(path), labels, format)
-        return cls(source.columns(), source=source)
+        dataset = cls(source.columns(), source=source)
+        if isinstance(labels, Labels):
+            dataset._require_somewhere(labels, str(path))
+        return dataset
+
+    def _require_somewhere(self, labels: Labels, path: str) -> None:
+        for quantity in labels.somewhere:
+            if self.lacks(quantity).all():
+                found = [] if self._source is None else keys_found(self._source.files[0], format=self._source.format)
+                error = replace(labels, optional=(), somewhere=()).missing(quantity, path, found)
+                assert error is not None, "what is not optional is missed."
+                raise error
 
     @classmethod
     def joined(cls, datasets: Sequence[Dataset]) -> Dataset:

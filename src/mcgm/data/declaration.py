@@ -67,7 +67,7 @@ def as_trained(path: Path, recipe: Mapping[str, Any] | None) -> Labels | None:
     if not (data.get("labels") or data.get("keys")) or format_of(Path(data["path"])) != format_of(path):
         return None
     found = declaration(path, data.get("labels"), data.get("keys"))
-    return None if found is None else declared(found)
+    return None if found is None else dataclasses.replace(declared(found), somewhere=())
 
 
 def inputs_alone(labels: Labels) -> Labels:

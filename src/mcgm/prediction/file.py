@@ -64,13 +64,9 @@ def predict_file(
     if batch_atoms < 1:
         raise ConfigError(f"--batch-atoms {batch_atoms}: required: at least 1.")
     structures = open_structures(source, labels)
-    inputs = {
-        "structures": [fingerprint(file) for file in matching(source)],
-        "model": model,
-        "batch_atoms": batch_atoms,
-    }
-    if labels is not None:
-        inputs["labels"] = labels.fingerprint
+    read_by = None if labels is None else labels.fingerprint
+    files = [fingerprint(file) for file in matching(source)]
+    inputs = {"structures": files, "model": model, "batch_atoms": batch_atoms, "labels": read_by}
     with Unfinished(output, inputs, resume=resume) as unfinished:
         begun = unfinished.journal.done
         rest = () if unfinished.journal.complete else islice(structures, begun, None)

@@ -98,7 +98,7 @@ class Unfinished:
                 "or remove this folder to begin again."
             )
         for key in MEANING:
-            then, now = earlier.inputs.get(key), inputs.get(key)
+            then, now = earlier.inputs.get(key, inputs.get(key)), inputs.get(key)
             if then != now:
                 raise ConfigError(
                     f"{self.folder}: cannot be gone on with, {MEANING[key]} ({then} then, {now} now). Remove this "

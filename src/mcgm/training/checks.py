@@ -19,6 +19,8 @@ BELOW_ONE: Test = (lambda value: 0 <= value < 1, "zero or more, and below 1")
 
 TESTS: dict[str, Test] = {
     "seeds": AT_LEAST_ONE,
+    "data.split.seed": NOT_NEGATIVE,
+    "training.seed": NOT_NEGATIVE,
     "data.limit": AT_LEAST_ONE,
     "model.cutoff": POSITIVE,
     "training.epochs": AT_LEAST_ONE,

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from mcgm.checkpoint import read_header
 from mcgm.committee import Committee
 from mcgm.errors import ConfigError
+from mcgm.files import claimed
 from mcgm.potential import NetworkPotential
 from mcgm.report.files import write_whole
 from mcgm.training.config import StartConfig, TrainConfig
 from mcgm.training.evaluation import evaluate
-from mcgm.training.fit import Trained, require_same_settings, train_alone
+from mcgm.training.fit import DATA, LOCK, Trained, require_same_settings, train_alone
+from mcgm.training.preparation import files_of
 from mcgm.training.progress import MemberReporter, Reporter
+from mcgm.training.ranks import is_first_rank
 from mcgm.training.recipe import as_plain
 from mcgm.training.start import identified
 
@@ -33,6 +37,11 @@ def train_committee(
     Raises:
         ConfigError: the folder holds a training; or a committee to start from has another number of members.
     """
+    with claimed(output / LOCK, str(output)) if is_first_rank() else nullcontext():
+        return _train(config, output, resume=resume, reporter=reporter)
+
+
+def _train(config: TrainConfig, output: Path, *, resume: bool, reporter: Reporter | None) -> Trained:
     starts = _starts(config)
     _begin(config, output, resume=resume)
     seeds = [config.training.seed + k for k in range(config.seeds)]
@@ -83,3 +92,4 @@ def _begin(config: TrainConfig, output: Path, *, resume: bool) -> None:
     elif any((output / MEMBERS).glob("*/last.ckpt")):
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
     write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
+    write_whole(output / DATA, (json.dumps(files_of(config.data), indent=1) + "\n").encode())

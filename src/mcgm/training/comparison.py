@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mcgm.errors import ConfigError, DataError, TrainingError, unknown_name
+from mcgm.files import claimed
 from mcgm.report.files import write_whole
 from mcgm.report.result import RunResult
 from mcgm.training.cell import cell_name, cell_settings, deciding_settings
@@ -60,6 +61,11 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
         TrainingError: a cell failed; the message has the end of its log.
     """
     check(config)
+    with claimed(output / ".lock", str(output)):
+        return _compare(config, output, console)
+
+
+def _compare(config: CompareConfig, output: Path, console: Console) -> list[RunResult]:
     config = widened(config)
     cells = [(variant, seed) for seed in config.seeds for variant in config.variants]
     recipe = output / "recipe.json"

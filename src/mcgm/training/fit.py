@@ -105,6 +105,9 @@ def _train(config: TrainConfig, parts: Parts, output: Path, *, resume: bool, rep
         _require_no_more(checkpoint, epochs)
     schedule = make_schedule(settings.schedule, epochs * steps)
     forces = parts.forces and settings.loss.force_weight > 0
+    loss = settings.loss
+    if not (forces or any((loss.energy_weight, loss.charge_weight, loss.dipole_weight, loss.stress_weight))):
+        raise ConfigError("training.loss: only forces have a weight, and no structure to train on has any.")
     module = PotentialModule(potential, settings, schedule, forces=forces)
     charges = np.unique(parts.train.total_charges).tolist()
     recorder = Recorder(
@@ -209,13 +212,17 @@ def require_same_settings(config: TrainConfig, recipe: Path) -> None:
     """Refuse to go on with another training than the one whose recipe this is.
 
     Raises:
-        ConfigError: other data, another model, or another one to start from.
+        ConfigError: other data, another model or one to start from, or another loss, whose least value so far would
+            mean nothing.
     """
     content = as_plain(config)
     earlier = as_plain(to_config(json.loads(recipe.read_text(encoding="utf-8")), TrainConfig, source=str(recipe)))
     for section in ("data", "model", "start"):
         if earlier[section] != content[section]:
             raise ConfigError(f"{recipe.parent}: its training has other settings in {section!r}. Use another -o.")
+    for key in ("loss", "precision", "freeze", "seed"):
+        if earlier["training"][key] != content["training"][key]:
+            raise ConfigError(f"{recipe.parent}: its training has another training.{key}. Use another -o.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def open_parts(config: DataConfig) -> Parts:
     train, val, test, everything = _shared_out(config)
     known = train.elements
     val, test = _without_unseen(val, "validation", known), _without_unseen(test, "test", known)
+    elements, counts = everything.composition
+    everything = everything.subset(np.flatnonzero(~counts[:, ~np.isin(elements, known)].any(axis=1)))
     for name, part in (("training", train), ("validation", val)):
         if len(part) == 0:
             raise DataError(
@@ -92,16 +95,22 @@ def open_dataset(config: DataConfig) -> Dataset:
     return _open(config, config.path)
 
 
-def files_of(config: DataConfig) -> dict[str, dict[str, Any]]:
-    """The data files that are there, each with its fingerprint: results belong to what was in them."""
-    paths = [
-        sample_path() if path == "sample" else Path(path) for path in (config.path, config.val, config.test) if path
-    ]
+def files_of(config: DataConfig) -> dict[str, Any]:
+    """The data files that are there, and that of the split, each with its fingerprint; of a pattern, what fits.
+
+    Results belong to what was in them.
+    """
+    found: dict[str, Any] = {}
     try:
-        files = [file for path in paths for file in matching(path) if file.is_file()]
-        return {str(file): fingerprint(file) for file in files}
+        for name in (config.path, config.val, config.test, config.split.file):
+            path = sample_path() if name == "sample" else Path(name or "")
+            files = matching(path) if name else []
+            found |= {str(file): fingerprint(file) for file in files if file.is_file()}
+            if files and files != [path]:
+                found[str(name)] = [str(file) for file in files]
     except (DataError, OSError):
         return {}
+    return found
 
 
 def have_changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -110,7 +119,10 @@ def have_changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _open(config: DataConfig, path: str) -> Dataset:
-    dataset = Dataset.open(path, labels_of(config))
+    labels = labels_of(config)
+    if isinstance(labels, Labels) and path != config.path:
+        labels = dataclasses.replace(labels, somewhere=())  # what is learnt need not be tested
+    dataset = Dataset.open(path, labels)
     return dataset.subset(_chosen(config, dataset))
 
 

@@ -14,7 +14,9 @@ from mcgm.errors import TooLargeError
 
 def is_first_rank() -> bool:
     """Whether this process is the first of those that were started together, by Lightning, torchrun or SLURM."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(
+        os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    )
 
 
 def is_shared() -> bool:

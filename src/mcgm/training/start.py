@@ -69,7 +69,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
         | {
             "model": proposed | others | decided,
             "training": {"precision": precision} | dict(content.get("training") or {}),
-            "start": {"model": str(path), "sha256": digest},
+            "start": dict(content.get("start") or {}) | {"model": str(path), "sha256": digest},
         }
     )
 
