@@ -19,7 +19,7 @@ from mcgm.attachment import AtomInputs, Output, PerAtom, PerStructure, Residual
 from mcgm.attachment_inputs import Reading
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
-from mcgm.long_range import MCGM
+from mcgm.long_range import BLOCKS, MCGM
 from mcgm.long_range.mcgm.clusterers import KMeansPlusPlus
 
 CUTOFF = 5.0
@@ -442,7 +442,7 @@ def test_charges_of_an_attached_block_attract_and_repel(long_range: str) -> None
     assert any(weight.grad.abs().max() > 0 for weight in weights)
 
 
-@pytest.mark.parametrize("long_range", ["mcgm_oriented", "orientations"])
+@pytest.mark.parametrize("long_range", [name for name in BLOCKS if name != "none"])
 def test_atoms_of_structures_may_stand_in_any_order(long_range: str) -> None:
     numbers, positions, structure = batch_of(ETHANOL, BENZENE, WATER)
     positions = positions.double()

@@ -381,6 +381,16 @@ def test_relax_check_and_explore_take_a_committee(folder, tmp_path, capsys):
     assert (tmp_path / "page.html").stat().st_size > 1000
 
 
+def test_a_committee_of_committees_is_one_of_all_members(tmp_path):
+    members = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        members.append(build(long_range="none", cutoff=4.0, backbone_options={"channels": 8, "layers": 1}))
+    together = Committee([Committee(members[:2]), Committee(members[2:])])
+    together.save(tmp_path / "com.safetensors")
+    assert len(load(tmp_path / "com.safetensors").members) == 4
+
+
 def test_an_unseen_element_is_refused_everywhere(folder, tmp_path, capsys):
     path = tmp_path / "chlorine.extxyz"
     atoms = molecule("CH3Cl")

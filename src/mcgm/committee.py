@@ -32,7 +32,7 @@ class Committee(Potential):
     energy; that is also how they are prescribed. `references` are the mean ones.
 
     Args:
-        members: two or more.
+        members: two or more; of a committee among them, its members.
         domain: what spread is usual, if that is known.
 
     Raises:
@@ -41,12 +41,13 @@ class Committee(Potential):
 
     members: Any
 
-    def __init__(self, members: Sequence[NetworkPotential], domain: Domain | None = None) -> None:
+    def __init__(self, members: Sequence[Potential], domain: Domain | None = None) -> None:
         super().__init__()
-        _require_alike(members)
-        self.members = nn.ModuleList(members)
-        self.specification = members[0].specification
-        self.elements = members[0].elements
+        single: list[Any] = [m for item in members for m in (item.members if isinstance(item, Committee) else [item])]
+        _require_alike(single)
+        self.members = nn.ModuleList(single)
+        self.specification = single[0].specification
+        self.elements = single[0].elements
         self.domain = domain
 
     @property

@@ -341,7 +341,8 @@ class NetworkPotential(Potential):
         """
         if batch.positions.dtype != self.dtype:
             raise StructureError(
-                f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Use batch.to(potential.dtype)."
+                f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Make it with dtype=potential.dtype "
+                "(Batch.from_atoms, from_structures)."
             )
         return self.index(batch) if batch.index is None else batch
 

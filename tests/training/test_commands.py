@@ -117,7 +117,7 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     assert json.loads(cells[1].read_text())["inference_ms_per_molecule"] > 0
 
 
-def test_other_settings_or_data_are_another_comparison(small_recipe, data_file, labelled, tmp_path):
+def test_other_settings_or_data_are_another_comparison(small_recipe, data_file, labelled, tmp_path, capsys):
     recipe = merge(small_recipe, {"training": {"epochs": 2}}) | {
         "seeds": [0],
         "variants": {"local": {"label": "alone"}},
@@ -131,10 +131,18 @@ def test_other_settings_or_data_are_another_comparison(small_recipe, data_file, 
         assert cell["config"]["training"]["learning_rate"] == rate
         return cell["metrics"]["energy_mae_mev"]
 
+    def refused():
+        assert main(["compare", str(path), "-o", str(tmp_path / "same")]) == 2
+        assert "has results with other settings or data for local-seed0" in capsys.readouterr().err
+        (tmp_path / "same/cells/local-seed0.json").unlink()  # the way out that it tells
+
     kept = error("same", 0.001)
-    assert error("same", 0.02) == error("fresh", 0.02) != kept
+    other = error("fresh", 0.02)
+    refused()
+    assert error("same", 0.02) == other != kept
     ase.io.write(data_file, labelled(24, seed=5))
-    assert error("same", 0.02) == error("anew", 0.02) != error("fresh2", 0.001)
+    refused()
+    assert error("same", 0.02) == error("anew", 0.02) != other
 
 
 def test_a_training_does_not_go_on_with_other_data(recipe_file, data_file, labelled, tmp_path, capsys):
@@ -147,10 +155,23 @@ def test_a_training_does_not_go_on_with_other_data(recipe_file, data_file, label
 
 def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):
     recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
-    recipe["variants"] = {"odd": {"model": {"long_range": "nothing"}}}
+    recipe["variants"] = {"odd": {"training": {"loss": {"charge_weight": 1}}}}
     path = tmp_path / "compare.yaml"
     path.write_text(yaml.safe_dump(recipe))
     assert main(["compare", str(path), "-o", str(tmp_path / "out")]) == 2
     shown = capsys.readouterr().err
     assert "odd-seed0 failed" in shown
-    assert "unknown long-range block 'nothing'" in shown
+    assert "predicts no charges" in shown
+
+
+def test_wrong_options_of_a_variant_are_met_before_the_first_training(small_recipe, tmp_path, capsys):
+    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
+    path = tmp_path / "compare.yaml"
+    for model, say in (({"long_range": "nothing"}, "'nothing'"), ({"long_range_options": {"odd": 3}}, "odd")):
+        recipe["variants"] = {"good": {"label": "good"}, "bad": {"model": model}}
+        path.write_text(yaml.safe_dump(recipe))
+        assert main(["compare", str(path), "-o", str(tmp_path / "out")]) == 2
+        shown = capsys.readouterr().err
+        assert "variants.bad.model: " in shown
+        assert say in shown
+        assert not (tmp_path / "out" / "runs").exists()

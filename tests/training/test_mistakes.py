@@ -228,6 +228,69 @@ def test_a_charge_that_is_text_is_said_to_be_text(trained, labelled, tmp_path, c
     assert "text" in refused(capsys, "predict", run, tmp_path / "text.extxyz", "-o", tmp_path / "out.npz")
 
 
+def test_a_training_is_not_resumed_with_another_loss(trained, capsys):
+    recipe, run = trained
+    words = ("train", recipe, "-o", run, "--resume", "--training.epochs", 5)
+    assert "another training.loss" in refused(capsys, *words, "--training.loss.force_weight", 1000)
+    assert main([str(word) for word in words]) == 0
+
+
+@pytest.mark.parametrize("key", ["training.seed", "data.split.seed"])
+def test_seeds_below_zero_are_refused(data_file, tmp_path, capsys, key):
+    assert f"{key} is -1" in refused(capsys, "train", data_file, "-o", tmp_path / "run", f"--{key}", -1)
+
+
+def test_a_loss_of_forces_that_nobody_has_is_refused(labelled, tmp_path, capsys):
+    ase.io.write(tmp_path / "data.extxyz", labelled(24, forces=False))
+    words = ("train", tmp_path / "data.extxyz", "-o", tmp_path / "run", "--training.loss.energy_weight", 0)
+    assert "no structure to train on has any" in refused(capsys, *words)
+
+
+def test_a_committee_a_split_file_and_a_pattern_notice_other_data_too(small_recipe, labelled, tmp_path, capsys):
+    for k in range(2):
+        ase.io.write(tmp_path / f"part-{k}.extxyz", labelled(12, seed=k))
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": list(range(14)), "val": [14, 15, 16], "test": [17, 18, 19]}))
+    recipe = merge(small_recipe, {"data": {"path": str(tmp_path / "part-*.extxyz")}, "training": {"epochs": 1}})
+    recipe["data"]["split"] = {"file": str(split)}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for name, words in (("one", ()), ("two", ("--seeds", "2"))):
+        assert main(["train", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / name), *words]) == 0
+        assert main(["evaluate", str(tmp_path / name)]) == 0
+    split.write_text(json.dumps({"train": list(range(14)), "val": [14, 15, 16], "test": [0, 1, 2]}))
+    for name in ("one", "two"):
+        assert f"{split}: has changed" in refused(capsys, "evaluate", tmp_path / name)
+    split.write_text(json.dumps({"train": list(range(14)), "val": [14, 15, 16], "test": [17, 18, 19]}))
+    assert main(["evaluate", str(tmp_path / "two")]) == 0
+    ase.io.write(tmp_path / "part-9.extxyz", labelled(2, seed=9))
+    for name in ("one", "two"):
+        assert "part-*.extxyz: has changed" in refused(capsys, "evaluate", tmp_path / name)
+
+
+def test_forces_in_one_of_several_files_are_enough(small_recipe, labelled, tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", renamed(labelled(12), without_forces=range(12)))
+    ase.io.write(tmp_path / "b.extxyz", renamed(labelled(12, seed=1), without_forces=()))
+    ase.io.write(tmp_path / "test.extxyz", renamed(labelled(4, seed=2), without_forces=range(4)))
+    data = {"path": str(tmp_path / "[ab].extxyz"), "test": str(tmp_path / "test.extxyz")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(merge(small_recipe, {"data": data})))
+    run = tmp_path / "run"
+    assert main(["train", str(tmp_path / "recipe.yaml"), "-o", str(run), *KEYS]) == 0
+    assert main(["evaluate", str(run), str(tmp_path / "test.extxyz")]) == 0
+
+
+def test_where_a_file_system_has_no_locks_work_goes_on(data_file, tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert main(["train", str(data_file), "-o", str(tmp_path / "run"), "--training.epochs", "1"]) == 0
+
+
+def test_numbers_of_a_split_that_has_a_name_are_refused(data_file, tmp_path, capsys):
+    words = ("train", data_file, "-o", tmp_path / "run", "--data.split.name", "aqm", "--data.split.train", 12)
+    assert "data.split.name is 'aqm', which says all: train has no effect" in refused(capsys, *words)
+
+
 # --- ions and virials
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mcgm.errors import ConfigError, unknown_name
 from mcgm.suites import DATA_SETS, SUITES, data_recipe, suite_recipe
 from mcgm.training.config import CompareConfig
 from mcgm.training.recipe import RECIPE_SUFFIXES, merge
+
+WIDE = 160
+"""Columns of a table that goes into a file or a pipe."""
 
 EXAMPLE = """  mcgm compare data.extxyz                   SchNet without and with the default block, on your data
   mcgm compare configs/sample.yaml -o demo   finished cells are kept: run it again to go on
@@ -89,7 +93,7 @@ def _compare(config: CompareConfig) -> int:
     from mcgm.report.table import terminal_table
     from mcgm.training.comparison import compare
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     output = Path(config.output)
     results = compare(config, output, console)
     write_report(results, output / "cells", output / "report.html")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mcgm.report.predictions import ClusteredMolecule, ClusterLevel, Predictions, load_molecules, save_molecules
-from mcgm.report.result import CurvePoint, Metrics, RunResult, read_results
+from mcgm.report.result import CurvePoint, Metrics, RunResult, read_results, require_one_experiment
 
 __all__ = [
     "ClusterLevel",
@@ -35,6 +35,9 @@ def report_command(folder: Path, output: Path) -> None:
     """One self-contained HTML page on all results in a folder; `write_report` says what is written beside it.
 
     Raises:
-        DataError: no results there, or results that cannot be read or compared.
+        DataError: no results there, or results that cannot be read or compared, as seeds of a variant with other
+            settings.
     """
-    write_report(read_results(folder), folder, output)
+    results = read_results(folder)
+    require_one_experiment(results)
+    write_report(results, folder, output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,3 +190,22 @@ def read_results(folder: Path) -> tuple[RunResult, ...]:
 def _is_result(path: Path) -> bool:
     values = read_json(path)
     return isinstance(values, dict) and values.get("kind") == KIND
+
+
+def require_one_experiment(results: Sequence[RunResult]) -> None:
+    """Refuse seeds of one variant that differ in more than the seed; settings that one of them lacks are passed over.
+
+    Raises:
+        DataError: names two of them, and the setting.
+    """
+    first: dict[str, RunResult] = {}
+    for result in results:
+        other = first.setdefault(result.variant, result)
+        for section in ("model", "training"):
+            ours, theirs = (item.config.get(section) or {} for item in (result, other))
+            for key in sorted(ours.keys() & theirs.keys() - {"seed"}):
+                if ours[key] != theirs[key]:
+                    raise DataError(
+                        f"{result.variant}: seeds {other.seed} and {result.seed} differ in {section}.{key} "
+                        f"({theirs[key]}, {ours[key]}); required: one experiment. Move the cells of the other one away."
+                    )

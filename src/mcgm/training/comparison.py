@@ -22,7 +22,7 @@ from mcgm.training.cell import cell_name, cell_settings, deciding_settings
 from mcgm.training.checks import require_sound
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
-from mcgm.training.widening import widened
+from mcgm.training.widening import parameters, widened
 
 Cell = tuple[str, int]
 
@@ -67,10 +67,13 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
 
 def _compare(config: CompareConfig, output: Path, console: Console) -> list[RunResult]:
     config = widened(config)
+    for name in config.variants:
+        _require_buildable(config, name)
     cells = [(variant, seed) for seed in config.seeds for variant in config.variants]
     recipe = output / "recipe.json"
     write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
     pending = [cell for cell in cells if finished(config, cell, output) is None]
+    _require_own(pending, output)
     if len(pending) < len(cells):
         console.print(f"{len(cells) - len(pending)} of {len(cells)} cells are finished already")
     if pending:
@@ -81,6 +84,25 @@ def _compare(config: CompareConfig, output: Path, console: Console) -> list[RunR
         console.print("timing the variants side by side")
         results = _timed(config, results, output, console)
     return results
+
+
+def _require_buildable(config: CompareConfig, variant: str) -> None:
+    """Meet wrong options before the first training."""
+    model = config.cell(variant, config.seeds[0], "").model
+    try:
+        parameters(model)
+    except ConfigError as error:
+        raise ConfigError(f"variants.{variant}.model: {error}") from error
+
+
+def _require_own(pending: list[Cell], output: Path) -> None:
+    """Refuse to write over results of another comparison."""
+    others = [cell_name(*cell) for cell in pending if (output / "cells" / f"{cell_name(*cell)}.json").exists()]
+    if others:
+        raise ConfigError(
+            f"{output}: has results with other settings or data for {', '.join(others)}. Use another -o; or remove "
+            f"{output / 'cells' / others[0]}.json (and the like), and they are run again."
+        )
 
 
 def finished(config: CompareConfig, cell: Cell, output: Path) -> RunResult | None:

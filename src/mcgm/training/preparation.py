@@ -174,7 +174,14 @@ def any_forces(dataset: Dataset) -> bool:
 
 
 def _rule(config: DataConfig) -> SplitRule:
-    split = config.split
+    split, default = config.split, SplitConfig()
+    for key in ("name", "file"):
+        said = [item for item in ("train", "val", "test", "by_group") if getattr(split, item) != getattr(default, item)]
+        if getattr(split, key) is not None and said:
+            raise ConfigError(
+                f"data.split.{key} is {getattr(split, key)!r}, which says all: {' and '.join(said)} has no effect "
+                f"beside it. Leave that out, or data.split.{key}."
+            )
     if split.name is not None:
         return split_rule(split.name)
     if split.file is not None:
@@ -225,7 +232,7 @@ def _fresh(config: TrainConfig, parts: Parts, fit: ReferenceFit) -> NetworkPoten
 
 def _started(config: TrainConfig, parts: Parts, saved: NetworkPotential) -> NetworkPotential:
     block = saved.specification if config.model.long_range == SAVED else config.model.long_range
-    elements = all_elements(saved, parts.train.elements)
+    elements = all_elements(saved, parts.train.elements, are_learnt=config.training.freeze != "backbone")
     return with_saved_weights(_unfitted(config, block, {"elements": elements}).to(saved.dtype), saved)
 
 

@@ -171,18 +171,19 @@ def with_saved_weights(fresh: NetworkPotential, saved: NetworkPotential) -> Netw
     return fresh
 
 
-def all_elements(saved: Potential, present: tuple[int, ...]) -> tuple[int, ...] | None:
+def all_elements(saved: Potential, present: tuple[int, ...], *, are_learnt: bool = True) -> tuple[int, ...] | None:
     """The elements that a fine-tuned potential accepts: those of the saved one and of the data; `None`: any.
 
-    A warning tells of elements that only one of the two has.
+    A warning tells of elements that only one of the two has, and whether embeddings of new ones `are_learnt`.
     """
     if saved.elements is None:
         return None
     known, new = set(saved.elements), set(present)
     if new - known:
         _log.warning(
-            "fine-tuning: the saved model does not know %s; their embeddings start fresh. It knows: %s.",
+            "fine-tuning: the saved model does not know %s; their embeddings start fresh%s. It knows: %s.",
             _symbols(new - known),
+            "" if are_learnt else ", and stay so with a frozen backbone, which describes them badly",
             _symbols(known),
         )
     if known - new:
