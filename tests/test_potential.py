@@ -168,7 +168,7 @@ def test_another_cutoff_or_precision_is_refused_and_says_what_to_do():
     potential = make()
     with pytest.raises(StructureError, match=r"within 5 Å; required: 3.5 Å. Make it with cutoff=potential.cutoff"):
         potential(Batch.from_atoms([molecule("H2O")], cutoff=5.0, dtype=torch.float64))
-    with pytest.raises(StructureError, match="dtype=potential.dtype"):
+    with pytest.raises(StructureError, match=r"dtype=potential.dtype"):
         potential(make_batch(torch.float32))
 
 
