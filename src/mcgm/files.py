@@ -20,6 +20,9 @@ LEFT_BEHIND = 3600.0
 """s; a temporary file that nobody has written to for so long has lost its writer."""
 
 
+LOCK = ".lock"
+"""In a folder that a process writes; see `claimed`."""
+
 ENDS = 1 << 20
 """Bytes at the beginning and at the end of a file that its fingerprint covers."""
 

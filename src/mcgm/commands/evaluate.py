@@ -89,7 +89,7 @@ def _part(path: Path, recipe: Mapping[str, Any] | None, part: str) -> tuple[str,
     try:
         parts = open_parts(data)
     except DataError as error:
-        if Path(data.path).is_absolute() or data.path == "sample":
+        if data.path == "sample" or Path(data.path).is_absolute() or Path(data.path).exists():
             raise
         raise DataError(f"{error} That is the path in the training's recipe, seen from {Path.cwd()}.") from error
     return part, parts.everything if part == "all" else getattr(parts, part)

@@ -16,14 +16,11 @@ from mcgm.committee import Committee
 from mcgm.dynamics.record import Record, Row, State, read_state
 from mcgm.dynamics.settings import THERMOSTATS, Settings, give_velocities
 from mcgm.errors import ConfigError, StructureError
-from mcgm.files import claimed
+from mcgm.files import LOCK, claimed
 from mcgm.interfaces.admission import jumps
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.interfaces.clusters import ClusterChoice, FrozenClusters
 from mcgm.potential import Potential
-
-LOCK = ".lock"
-"""In the folder of a run that is being written."""
 
 Watch = Callable[[int, Row], None]
 """Told about every frame: steps done, and its line in the log."""

@@ -15,7 +15,7 @@ from typing import Any
 import mcgm
 from mcgm import provenance
 from mcgm.errors import ConfigError, MCGMError
-from mcgm.files import claimed
+from mcgm.files import LOCK, claimed
 from mcgm.training.config import CompareConfig, TrainConfig
 from mcgm.training.recipe import as_plain, to_config
 
@@ -87,7 +87,7 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
 
 def _forget_another(recipe: TrainConfig, files: Mapping[str, Any]) -> None:
     """Remove a training with other settings or data, which must not be gone on with."""
-    from mcgm.training.fit import LOCK, data_of
+    from mcgm.training.fit import data_of
     from mcgm.training.preparation import have_changed
 
     folder = Path(recipe.output)

@@ -10,12 +10,12 @@ from pathlib import Path
 from mcgm.checkpoint import read_header
 from mcgm.committee import Committee
 from mcgm.errors import ConfigError
-from mcgm.files import claimed
+from mcgm.files import LOCK, claimed
 from mcgm.potential import NetworkPotential
 from mcgm.report.files import write_whole
 from mcgm.training.config import StartConfig, TrainConfig
 from mcgm.training.evaluation import evaluate
-from mcgm.training.fit import DATA, LOCK, Trained, require_same_settings, train_alone
+from mcgm.training.fit import DATA, Trained, require_same_settings, train_alone
 from mcgm.training.preparation import files_of
 from mcgm.training.progress import MemberReporter, Reporter
 from mcgm.training.ranks import is_first_rank

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mcgm.errors import ConfigError, DataError, TrainingError, unknown_name
-from mcgm.files import claimed
+from mcgm.files import LOCK, claimed
 from mcgm.report.files import write_whole
 from mcgm.report.result import RunResult
 from mcgm.training.cell import cell_name, cell_settings, deciding_settings
@@ -61,7 +61,7 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
         TrainingError: a cell failed; the message has the end of its log.
     """
     check(config)
-    with claimed(output / ".lock", str(output)):
+    with claimed(output / LOCK, str(output)):
         return _compare(config, output, console)
 
 

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mcgm.checkpoint import load
 from mcgm.errors import ConfigError
-from mcgm.files import claimed
+from mcgm.files import LOCK, claimed
 from mcgm.memory import bounded_memory, keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.report.files import write_whole
@@ -42,9 +42,6 @@ from mcgm.training.strategy import ReplicatedStrategy
 
 MOST_CHARGES = 20
 """Total charges of structures to train on that a model file names."""
-
-LOCK = ".lock"
-"""In a training's folder: held by the process that trains."""
 
 DATA = "data.json"
 """In a training's folder: its data files with their fingerprints."""
