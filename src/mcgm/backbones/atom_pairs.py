@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mcgm.convolution import convolve
 from mcgm.neighbors import Edges, Neighbors
 from mcgm.segments import is_ascending, take
 
@@ -40,6 +41,12 @@ class AtomPairs:
         """Unit vector of every edge, both ways."""
         one_way = take(edges.vector / edges.length[:, None], self.row[: self.row.shape[0] // 2])
         return torch.cat([one_way, -one_way])
+
+    def convolve(
+        self, values: Float[Tensor, "atom *rest channel"], weight: Float[Tensor, "pair channel"]
+    ) -> Float[Tensor, "atom *rest channel"]:
+        """Sum over the neighbours of each atom of their values times the weight of the pair."""
+        return convolve(values, weight, self.source, self.target, ways=2)
 
 
 def times_pair(

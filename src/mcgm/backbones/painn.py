@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mcgm.activations import SiLU
-from mcgm.backbones.atom_pairs import times_pair
 from mcgm.backbones.base import Backbone
 from mcgm.backbones.directional import EdgeTable
 from mcgm.backbones.linear_parts import linear_parts
 from mcgm.batch import Batch
+from mcgm.convolution import messages
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
 from mcgm.radial import BesselBasis, envelope_named
-from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -59,17 +58,21 @@ class MessageBlock(nn.Module, ABC):
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
 
-    def messages(self, state: PaiNNState, *thirds: int) -> list[Float[Tensor, "edge channel"]]:
-        """Filtered features of the sources, each third by itself: cutting one wide tensor costs a copy in backward."""
+    def sent(self, state: PaiNNState) -> list[Float[Tensor, "atom channel"]]:
+        """What every atom sends, in thirds: cutting one wide tensor costs a copy in backward."""
         first, activation, last = self.source
-        hidden = activation(first(state.features))
-        sent = linear_parts(cast(nn.Linear, last), hidden, 3)
-        filters = torch.cat([self.filter.weight, self.filter.bias[:, None]], dim=1).chunk(3)
-        source = state.table.pairs.source
-        return [times_pair(take(sent[k], source), linear(state.basis, filters[k])) for k in thirds]
+        return linear_parts(cast(nn.Linear, last), activation(first(state.features)), 3)
 
-    def along_edges(self, state: PaiNNState, message: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom 3 channel"]:
+    def filters(self, state: PaiNNState, *thirds: int) -> list[Float[Tensor, "pair channel"]]:
+        """Filters of the pairs, each third by itself."""
+        maps = torch.cat([self.filter.weight, self.filter.bias[:, None]], dim=1).chunk(3)
+        return [linear(state.basis, maps[k]) for k in thirds]
+
+    def along_edges(
+        self, state: PaiNNState, sent: Float[Tensor, "atom channel"], weight: Float[Tensor, "pair channel"]
+    ) -> Float[Tensor, "atom 3 channel"]:
         """Σ direction x message over the edges of each target, as matrix products: no vector is built on an edge."""
+        message = messages(sent, weight, state.table.pairs.source, ways=2)
         return torch.bmm(state.direction, state.table.slots.spread(message))
 
 
@@ -78,8 +81,9 @@ class FirstMessage(MessageBlock):
 
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
-        scalar, along = self.messages(state, SCALAR, ALONG)
-        return segment_sum(scalar, state.table.pairs.target, state.features.shape[0]), self.along_edges(state, along)
+        sent = self.sent(state)
+        scalar, along = self.filters(state, SCALAR, ALONG)
+        return state.table.pairs.convolve(sent[SCALAR], scalar), self.along_edges(state, sent[ALONG], along)
 
 
 class Message(MessageBlock):
@@ -87,10 +91,10 @@ class Message(MessageBlock):
 
     def forward(self, state: PaiNNState) -> tuple[Float[Tensor, "atom channel"], Float[Tensor, "atom 3 channel"]]:
         """Residuals of scalars and vectors."""
-        pairs, atoms = state.table.pairs, state.features.shape[0]
-        scalar, vector, along = self.messages(state, SCALAR, CARRIED, ALONG)
-        carried = segment_sum(take(state.vectors, pairs.source) * vector[:, None], pairs.target, atoms)
-        return segment_sum(scalar, pairs.target, atoms), carried + self.along_edges(state, along)
+        pairs, sent = state.table.pairs, self.sent(state)
+        scalar, carried, along = self.filters(state, SCALAR, CARRIED, ALONG)
+        vectors = pairs.convolve(state.vectors * sent[CARRIED][:, None], carried)
+        return pairs.convolve(sent[SCALAR], scalar), vectors + self.along_edges(state, sent[ALONG], along)
 
 
 class Update(nn.Module):

@@ -9,13 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mcgm.activations import ShiftedSoftplus
-from mcgm.backbones.atom_pairs import AtomPairs, times_pair
+from mcgm.backbones.atom_pairs import AtomPairs
 from mcgm.backbones.base import Backbone
 from mcgm.batch import Batch
 from mcgm.heads import EnergyHead
 from mcgm.neighbors import Edges
 from mcgm.radial import GaussianBasis, envelope_named
-from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -46,8 +45,7 @@ class Interaction(nn.Module):
     def forward(self, state: SchNetState) -> Float[Tensor, "atom channel"]:
         """Residual of the features."""
         weight = self.filter(state.basis) * state.envelope
-        message = times_pair(take(self.source(state.features), state.pairs.source), weight)
-        return self.output(segment_sum(message, state.pairs.target, state.features.shape[0]))
+        return self.output(state.pairs.convolve(self.source(state.features), weight))
 
 
 class SchNet(Backbone):

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from mcgm.activations import silu
 from mcgm.backbones.linear_parts import linear_parts
+from mcgm.convolution import convolve, correlate
 from mcgm.segments import segment_sum, take
 from mcgm.slots import Slots
 
@@ -117,8 +118,8 @@ class LaterMessages(Messages):
     ) -> Float[Tensor, "atom component channel"]:
         """The sources' vectors, scaled, and new ones along the pairs."""
         along_vector, along_pair = (silu(part) for part in linear_parts(self.spread, message, 2))
-        carried = take(vectors, geometry.source) * along_vector[:, None]
-        return segment_sum(carried, geometry.target, vectors.shape[0]) + geometry.from_pairs(along_pair)
+        carried = convolve(vectors, along_vector, geometry.source, geometry.target)
+        return carried + geometry.from_pairs(along_pair)
 
 
 class PairUpdate(nn.Module):
@@ -148,7 +149,7 @@ class PairUpdate(nn.Module):
         of_source = self.of_source(vectors)
         # a source is the target of the reverse pair, whose direction has the other sign
         turned = -take(geometry.along(of_source), geometry.reverse)
-        dihedral = (take(first, geometry.target) * take(of_source, geometry.source)).sum(1)
+        dihedral = correlate(first, of_source, geometry.source, geometry.target)
         dihedral = dihedral - geometry.across * geometry.along(first) * turned
         improper = take((second * third).sum(1), geometry.target)
         improper = improper - geometry.across * geometry.along(second) * geometry.along(third)

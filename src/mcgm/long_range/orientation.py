@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from mcgm.activations import silu
 from mcgm.batch import Batch
+from mcgm.convolution import messages
 from mcgm.errors import ConfigError
 from mcgm.harmonics import second_degree
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
@@ -179,7 +180,7 @@ class OrientationLayer(nn.Module):
         self, source: Float[Tensor, "atom tensor"], state: OrientationState
     ) -> Float[Tensor, "atom harmonic tensor"]:
         """Vectors and tensors of every atom's near neighbours."""
-        message = take(source, state.near.source) * self.filter(state.radial)
+        message = messages(source, self.filter(state.radial), state.near.source)
         return torch.bmm(state.harmonics, state.slots.spread(message))
 
 
