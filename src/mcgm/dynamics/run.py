@@ -168,6 +168,7 @@ class _Run:
         self.earlier = 0 if state is None else state.rebuilds - calculator.rebuilds
         self.searched = atoms.positions.copy() if state is None else np.array(state.searched)
         self.searches = calculator.rebuilds
+        self.has_frame = state is not None and not state.between
         self.integrator = THERMOSTATS[settings.thermostat].integrator(atoms, settings, chance)
         self.integrator.nsteps = 0 if state is None else state.step
 
@@ -185,7 +186,7 @@ class _Run:
                 self._note_search()
                 too_far = (self._force_spread() or 0.0) > self.largest_spread
                 wanted = step % self.settings.every == 0 or step == steps or too_far
-                if wanted and (step > begun_at or step == 0):
+                if wanted and not (step == begun_at and self.has_frame):
                     row = self._row(step)
                     record.write(self.atoms, row, self._state(step))
                     watch(step, row)
@@ -228,4 +229,5 @@ class _Run:
             random=dict(self.chance.bit_generator.state),
             trajectory_bytes=0,
             log_bytes=0,
+            between=step % self.settings.every != 0,
         )
