@@ -321,6 +321,27 @@ def test_stress_of_an_open_molecule_is_refused(potential):
         atoms.get_stress()
 
 
+@pytest.mark.parametrize("third", [(0, 0, 0), (1.3, 0.7, 0)])
+def test_stress_of_a_slab_is_refused_until_it_has_a_third_vector(potential, third):
+    atoms = salt()
+    atoms.pbc = (True, True, False)
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    upright = atoms.cell[2].copy()
+    atoms.cell[2] = third @ atoms.cell[:]
+    atoms.calc = MCGMCalculator(potential)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    with pytest.raises(PropertyNotImplementedError, match="open axes too"):
+        atoms.get_stress()
+    virials = []
+    for factor in (1, 2):
+        atoms.cell[2] = factor * upright
+        virials.append(atoms.get_stress() * atoms.get_volume())
+    np.testing.assert_allclose(*virials, rtol=0, atol=1e-11)
+    assert np.abs(virials).max() > 0.1
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-12)
+
+
 def test_jumps_must_be_asked_for_by_name():
     paper = make_potential("mcgm_paper")
     with pytest.raises(ConfigError, match="allow_discontinuous"):

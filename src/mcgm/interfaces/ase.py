@@ -28,6 +28,11 @@ __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 INFO_KEYS = ("charge", "spin")
 """Entries of `atoms.info`; those under which the training found them are looked for after them."""
 
+NO_STRESS = (
+    "stress needs periodic atoms in a cell with a volume; these have none. Slabs and wires need cell vectors along "
+    "their open axes too: stress is per volume of that cell, vacuum included."
+)
+
 _log = logging.getLogger("mcgm")
 
 
@@ -119,7 +124,7 @@ class MCGMCalculator(Calculator):
         structure = _structure(self.atoms, self._info_keys)
         has_stress = structure.volume > 0
         if "stress" in properties and not has_stress:
-            raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
+            raise PropertyNotImplementedError(NO_STRESS)
         if not self.potential.has_charges and {"charges", "dipole"} & set(properties):
             raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
 

@@ -138,11 +138,10 @@ class _Numbers:
         """Structure k, whose atoms are these."""
         if not (np.isfinite(self.energy[k]) and np.isfinite(self.forces[atoms]).all()):
             raise StructureError(f"{structure}: the model predicts no finite energy and forces for it.")
-        has_volume = bool(structure.pbc.any()) and abs(np.linalg.det(structure.cell)) > 0
         labelled = structure.replace(
             energy=float(self.energy[k]),
             forces=self.forces[atoms],
-            stress=self.stress[k] if self.stress is not None and has_volume else None,
+            stress=self.stress[k] if self.stress is not None and structure.volume > 0 else None,
             charges=None if self.charges is None else self.charges[atoms],
             dipole=None if self.dipole is None else self.dipole[k],
         )
