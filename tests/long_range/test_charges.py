@@ -143,6 +143,20 @@ def test_a_slab_may_stand_anyhow_and_its_vacuum_does_not_matter(way, neutral):
     torch.testing.assert_close(found, found[:1].expand(len(found)), rtol=0, atol=1e-6 if way is Ewald else 1e-4)
 
 
+@pytest.mark.parametrize("way", ["ewald", "pme"])
+def test_a_slab_that_touches_its_images_is_refused(way):
+    potential = build(long_range="charges", cutoff=CUTOFF, long_range_options={"periodic_sum": way}).double().eval()
+    short, wrapped = flake((1.0, 2.0, 3.9)), flake()
+    wrapped.positions[0] += wrapped.cell[2]
+    for atoms, height in ((short, "3.9"), (wrapped, "30")):
+        turned = atoms.copy()
+        turned.rotate(50, (1, 2, 3), rotate_cell=True)
+        for each in (atoms, turned):
+            with pytest.raises(StructureError, match=f"structure 1 of the batch: .* after {height} Å.*longer"):
+                potential(batch_of(flake(), each))
+    assert potential(batch_of(flake(), flake((1.0, 2.0, 4.1)))).energy.isfinite().all()
+
+
 def test_the_field_outside_a_slab_with_a_dipole_is_none():
     """Two layers of opposite charge are a capacitor: the potential between them falls by 4 pi times the dipole."""
     layers = Atoms("NaCl", [[0, 0, 0], [0, 0, 6.0]], cell=[3, 3, 40], pbc=(True, True, False))

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, StructureError
 from mcgm.long_range.reciprocal import volumes
-from mcgm.long_range.selection import Selection
+from mcgm.long_range.selection import Selection, normals
 from mcgm.segments import segment_sum, take
 
 REACH = 6.3
@@ -108,7 +108,8 @@ class Ewald(Sum):
         if len(cells) * max(x * y * z, structures.size * x * y) > MOST_WAVES:
             raise StructureError(
                 f"an Ewald sum over {x * y * z} wave vectors and {structures.size} atoms in {len(cells)} structures "
-                "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width)."
+                "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width); set "
+                "pbc=False where a molecule stands in a large box."
             )
         numbers = _numbers((x, y, z), cells)
         squares = _squared_waves(numbers, torch.linalg.inv(cells))
@@ -199,15 +200,6 @@ def slab_correction(
     total, first, second = ((charge * z**power).sum(-1, keepdim=True) for power in (0, 1, 2))
     value = z * first - 0.5 * (second + total * z**2) - total * (volume / area) ** 2 / 12
     return (is_slab[:, None] * 4 * torch.pi / volume * value).to(charges.dtype)
-
-
-def normals(
-    periodic: Bool[Tensor, "structure 3"], cell: Float[Tensor, "structure 3 3"]
-) -> Float[Tensor, "structure 3"]:
-    """Upright on the periodic vectors of slabs, as long as their area (Å²); of crystals, on the first two."""
-    faces = torch.linalg.cross(cell.roll(-1, dims=1), cell.roll(-2, dims=1))
-    is_slab = periodic.sum(dim=1, keepdim=True) == 2
-    return torch.where(is_slab, ((~periodic)[..., None] * faces).sum(1), faces[:, 2])
 
 
 SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": ParticleMesh}
