@@ -270,9 +270,9 @@ class NetworkPotential(Potential):
             atom = unknown[0] - int(torch.searchsorted(batch.molecule, molecule))
             names = " ".join(chemical_symbols[z] for z in self.elements)
             symbol = chemical_symbols[int(batch.numbers[unknown[0]])]
-            raise StructureError(
-                f"structure {int(molecule)} of the batch: atom {atom} is {symbol}, an element that this potential was "
-                f"not trained on. It knows: {names}."
+            raise StructureError.in_batch(
+                int(molecule),
+                f"atom {atom} is {symbol}, an element that this potential was not trained on. It knows: {names}.",
             )
 
     def energies(

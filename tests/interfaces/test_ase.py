@@ -302,7 +302,7 @@ def test_charge_and_spin_of_info_reach_the_potential(potential, key):
 def test_an_unknown_element_is_named():
     atoms = molecule("CH3Cl")
     atoms.calc = MCGMCalculator(make_potential(elements=[1, 6, 8]))
-    with pytest.raises(StructureError, match=r"Cl.*H C O"):
+    with pytest.raises(StructureError, match=r"structure 'CClH3': atom 1 is Cl.*H C O"):
         atoms.get_potential_energy()
 
 

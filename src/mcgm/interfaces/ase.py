@@ -16,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mcgm.batch import Batch
 from mcgm.checkpoint import read_header
 from mcgm.data.labels import summands
+from mcgm.errors import named
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
 from mcgm.interfaces.skin import KeptNeighbors
@@ -133,7 +134,7 @@ class MCGMCalculator(Calculator):
             return self.clusters.predict(batch, stress=has_stress, name=str(structure))
 
         # Inside a caller's inference mode no forces could be differentiated.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), named([structure]):
             prediction = alone("calculator", structure, predict, trial=self._try)
         assert prediction.forces is not None
         energy = float(prediction.energy[0])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, named
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice
 from mcgm.interfaces.skin import KeptNeighbors
@@ -101,7 +101,7 @@ class MCGMModel(ModelInterface):
         structures = _structures(state)
         has_volume = torch.tensor([structure.volume > 0 for structure in structures], device=self._device)
         # Inside a caller's inference mode no forces could be differentiated.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), named(structures):
             batch = self.neighbors.batch(structures).to(self._dtype).to(self._device)
             stress = self._compute_stress and bool(has_volume.any())
             prediction = self.clusters.predict(batch, stress=stress, name="torch-sim state")

@@ -55,10 +55,11 @@ class Selection:
         count = batch.pbc.sum(dim=1)
         flat = (count > 0) & (torch.linalg.det(batch.cell.detach().double()).abs() < 1e-6)
         for wrong in torch.nonzero((count == 1) | flat).flatten().tolist():
-            raise StructureError(
-                f"structure {wrong} of the batch: pbc is {batch.pbc[wrong].tolist()}, the cell "
+            raise StructureError.in_batch(
+                wrong,
+                f"pbc is {batch.pbc[wrong].tolist()}, the cell "
                 f"{batch.cell[wrong].tolist()} Å. Sums over lattice vectors need three periodic axes, or two and a "
-                "third lattice vector that holds the vacuum. For a wire set pbc=True, with vacuum around it."
+                "third lattice vector that holds the vacuum. For a wire set pbc=True, with vacuum around it.",
             )
         _require_vacuum(batch)
         return cls.of(batch, count > 0)
@@ -94,11 +95,12 @@ def _require_vacuum(batch: Batch) -> None:
     low, high = (nothing.scatter_reduce(0, batch.molecule, z, way, include_self=False) for way in ("amin", "amax"))
     span = high - low
     for wrong in torch.nonzero(is_slab & (height - span < LEAST_VACUUM)).flatten().tolist():
-        raise StructureError(
-            f"structure {wrong} of the batch: the atoms of this slab span {float(span[wrong]):.4g} Å along its open "
+        raise StructureError.in_batch(
+            wrong,
+            f"the atoms of this slab span {float(span[wrong]):.4g} Å along its open "
             f"axis, where the lattice repeats them after {float(height[wrong]):.4g} Å. Sums over lattice vectors need "
             f"at least {LEAST_VACUUM:g} Å of vacuum, better as much as the longer vector in the plane. Make the third "
-            "vector longer, and do not wrap atoms along it."
+            "vector longer, and do not wrap atoms along it.",
         )
 
 
