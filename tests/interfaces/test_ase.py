@@ -299,6 +299,16 @@ def test_charge_and_spin_of_info_reach_the_potential(potential, key):
     assert seen == [0.0, 2.0]
 
 
+def test_a_charge_that_becomes_no_number_is_refused(potential):
+    atoms = molecule("CH4")
+    atoms.calc = MCGMCalculator(potential, label="mine", directory="here")
+    atoms.get_potential_energy()
+    for charge in (np.array([1.0, 2.0]), "1", None, np.nan):
+        atoms.info["charge"] = charge
+        with pytest.raises(StructureError, match="charge is"):
+            atoms.get_potential_energy()
+
+
 def test_an_unknown_element_is_named():
     atoms = molecule("CH3Cl")
     atoms.calc = MCGMCalculator(make_potential(elements=[1, 6, 8]))
@@ -351,7 +361,19 @@ def test_jumps_must_be_asked_for_by_name():
     assert_equals_potential(atoms, paper)
 
 
-@pytest.mark.parametrize(("options", "word"), [({"skin": -1.0}, "skin"), ({"dtype": torch.float16}, "dtype")])
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"skin": -1.0}, "skin"),
+        ({"skin": np.nan}, "skin is nan"),  # with which no pair would be near
+        ({"skin": np.inf}, "skin is inf"),
+        ({"skin": "0.3"}, "skin is '0.3'"),
+        ({"dtype": torch.float16}, "dtype"),
+        ({"device": "cpuu"}, "device 'cpuu': cannot be used.*There are here: cpu"),
+        ({"skinn": 0.3}, "unknown option 'skinn'. Did you mean 'skin'"),
+        ({"precision": "double"}, "dtype=torch.float64"),
+    ],
+)
 def test_wrong_options_are_named(potential, options, word):
     with pytest.raises(ConfigError, match=word):
         MCGMCalculator(potential, **options)
