@@ -368,6 +368,9 @@ def test_dynamics_stops_where_the_spread_is_too_large(folder, tmp_path, capsys):
     assert len(ase.io.read(tmp_path / "stopped/trajectory.extxyz", ":")) == 1
     assert md(folder, tmp_path / "single", "--steps", 4, "--stop-at-spread", 1.0, model="single") == 2
     assert "needs a committee" in capsys.readouterr().err
+    for limit in ("nan", "inf", 0, -1):
+        assert md(folder, tmp_path / "wrong", "--steps", 4, "--stop-at-spread", limit) == 2
+        assert f"--stop-at-spread {float(limit)}: required: a finite spread" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_figure")

@@ -64,12 +64,14 @@ def simulate(
         compile: fuse the network into one graph: faster steps after a minute or two, the same but for rounding.
 
     Raises:
-        ConfigError: a potential that jumps, or that has no spread to stop at; a folder in use, or of a run with other
-            settings.
+        ConfigError: a potential that jumps, or that has no spread to stop at; a spread that is no finite number above
+            zero; a folder in use, or of a run with other settings.
         StructureError: energy or forces are not finite, or atoms meet.
     """
     if steps < 1:
         raise ConfigError(f"{steps} steps: required: at least 1.")
+    if stop_at_spread is not None and not (np.isfinite(stop_at_spread) and stop_at_spread > 0):
+        raise ConfigError(f"--stop-at-spread {stop_at_spread}: required: a finite spread above zero, eV/Å.")
     if stop_at_spread is not None and not isinstance(potential, Committee):
         raise ConfigError("--stop-at-spread needs a committee (mcgm train --seeds 4); this is a single network.")
     inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
