@@ -368,6 +368,23 @@ def test_dynamics_stops_where_the_spread_is_too_large(folder, tmp_path, capsys):
     assert len(ase.io.read(tmp_path / "stopped/trajectory.extxyz", ":")) == 1
     assert md(folder, tmp_path / "single", "--steps", 4, "--stop-at-spread", 1.0, model="single") == 2
     assert "needs a committee" in capsys.readouterr().err
+    for limit in ("nan", "inf", 0, -1):
+        assert md(folder, tmp_path / "wrong", "--steps", 4, "--stop-at-spread", limit) == 2
+        assert f"--stop-at-spread {float(limit)}: required: a finite spread" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_figure")
+def test_dynamics_that_were_stopped_go_on_to_the_frames_of_others(folder, tmp_path):
+    words = ("--every", 3, "--thermostat", "langevin")
+    assert md(folder, tmp_path / "whole", *words, "--steps", 9) == 0
+    assert md(folder, tmp_path / "stopped", *words, "--steps", 4) == 0
+    for _ in range(2):
+        assert md(folder, tmp_path / "stopped", *words, "--steps", 9, "--stop-at-spread", 1e-6, "--resume") == 1
+        frames = ase.io.read(tmp_path / "stopped/trajectory.extxyz", ":")
+        assert [frame.info["time_fs"] for frame in frames] == [0.0, 1.5, 2.0]
+    assert md(folder, tmp_path / "stopped", *words, "--steps", 9, "--resume") == 0
+    for name in ("trajectory.extxyz", "log.csv", "state.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_relax_check_and_explore_take_a_committee(folder, tmp_path, capsys):

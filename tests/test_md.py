@@ -172,6 +172,17 @@ def test_a_run_is_gone_on_with_only_as_it_was_and_can_be_made_longer(folder, tmp
     assert "has 0 bytes, fewer than" in capsys.readouterr().err
 
 
+def test_a_frame_at_the_end_of_a_run_is_gone_from_the_same_run_made_longer(folder, tmp_path):
+    words = ("--every", 3, "--thermostat", "langevin")
+    for steps in (4, 4, 10):
+        assert md(folder, tmp_path / "parts", "--steps", steps, *words, "--resume") == 0
+        assert rows(tmp_path / "parts")["time_fs"].tolist()[-1] == steps / 2
+    assert md(folder, tmp_path / "whole", "--steps", 10, *words) == 0
+    for name in SAME:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert rows(tmp_path / "whole")["time_fs"].tolist() == [0.0, 1.5, 3.0, 4.5, 5.0]
+
+
 def test_a_potential_that_jumps_is_refused_with_the_way_out(folder, tmp_path, capsys):
     assert md(folder, tmp_path / "run", "--steps", 2, model="jumps") == 2
     said = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Crystals, slabs and wires: forces and stress are slopes of the energy, and supercells have the energies of cells."""
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -209,8 +210,14 @@ def test_stress_is_zero_without_a_third_vector_and_for_molecules_in_a_box():
     """There is no volume to refer it to; energies and forces are there all the same."""
     flat = CELLS["slab"].replace(cell=np.diag([1, 1, 0]) @ CELLS["slab"].cell)
     boxed = CELLS["slab"].replace(pbc=np.zeros(3, dtype=bool))
-    batch = Batch.from_structures([flat, boxed, CELLS["slab"]], cutoff=CUTOFF, dtype=torch.float64)
-    found = make_potential("mcgm")(batch)
-    assert not found.stress[:2].any()
-    assert found.stress[2].any()
-    torch.testing.assert_close(found.energy[0], found.energy[2])
+    lying = CELLS["standing slab"].cell.copy()
+    lying[0] = 2.3 * lying[1] - 0.37 * lying[2]  # in the plane but for rounding
+    lying = CELLS["standing slab"].replace(cell=lying)
+    assert abs(np.linalg.det(lying.cell)) > 0
+    batch = Batch.from_structures([flat, boxed, lying, CELLS["slab"]], cutoff=CUTOFF, dtype=torch.float64)
+    single = copy.deepcopy(make_potential("mcgm")).float()
+    for found in (make_potential("mcgm")(batch), single(batch.to(torch.float32))):
+        assert not found.stress[:3].any()
+        assert found.stress[3].any()
+        torch.testing.assert_close(found.energy[[0, 2]], found.energy[[3, 3]], rtol=0, atol=1e-4)
+    assert [s.volume > 0 for s in (flat, boxed, lying, CELLS["slab"])] == [False, False, False, True]

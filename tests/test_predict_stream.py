@@ -114,6 +114,16 @@ def test_charges_and_parts_of_the_energy_are_written(folder, tmp_path):
     assert [s.dipole is not None for s in open_structures(tmp_path / "out.npz")] == [True] * 30
 
 
+def test_what_only_the_potential_refuses_is_called_by_its_name(folder, tmp_path, capsys):
+    atoms = frames(9)
+    atoms[6].set_cell([9, 0, 0])
+    atoms[6].pbc = (True, False, False)
+    ase.io.write(tmp_path / "wire.extxyz", atoms)
+    output = tmp_path / "out.extxyz"
+    assert main(["predict", str(folder / "charges.safetensors"), str(tmp_path / "wire.extxyz"), "-o", str(output)]) == 2
+    assert "structure 's6': pbc is [True, False, False]" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def killed(folder):
     """Outputs of a process that was left alone and of ones that were killed, with how they ended."""

@@ -21,13 +21,25 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
+class Rounding:
+    """What casting took from positions, cells and edge vectors, Å.
+
+    Float32 loses 0.004 Å of a bond 10^5 Å from the origin. Edge vectors have their own, for rounded positions and
+    cells are also subtracted and multiplied in lower precision.
+    """
+
+    positions: Float[Tensor, "atom 3"]
+    cell: Float[Tensor, "molecule 3 3"]
+    vectors: Float[Tensor, "edge 3"]
+
+
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Structures side by side, atoms numbered through, with all pairs inside the cutoff.
 
     Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
-    electrons. `rounding` is what casting positions and cell took from the edge vectors (Å): float32 loses 0.004 Å of a
-    bond 10^5 Å from the origin. `periodic` says whether any structure is periodic; `index` holds what a potential
-    derives once from these (triplets, element clusters), see `Potential.index`.
+    electrons. `rounding` is what casting took. `periodic` says whether any structure is periodic; `index` holds what a
+    potential derives once from these (triplets, element clusters), see `Potential.index`.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -41,7 +53,7 @@ class Batch:
     cutoff: float
     periodic: bool = False
     index: Any = None
-    rounding: Float[Tensor, "edge 3"] | None = None
+    rounding: Rounding | None = None
 
     @classmethod
     def from_structures(
@@ -97,17 +109,32 @@ class Batch:
     @property
     def edges(self) -> Edges:
         """Vectors and lengths of all pairs, differentiable in `positions` and `cell`."""
-        return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule, self.rounding)
+        rounding = None if self.rounding is None else self.rounding.vectors
+        return edge_vectors(self.neighbors, self.positions, self.cell, self.molecule, rounding)
+
+    @property
+    def exact_positions(self) -> Float[Tensor, "atom 3"]:
+        """In float64 with what casting took, differentiable in `positions`: for what is not made of `edges`."""
+        return self.positions.double() + (0.0 if self.rounding is None else self.rounding.positions.double())
+
+    @property
+    def exact_cell(self) -> Float[Tensor, "molecule 3 3"]:
+        """Likewise."""
+        return self.cell.double() + (0.0 if self.rounding is None else self.rounding.cell.double())
 
     def to(self, target: torch.device | torch.dtype | str, *, non_blocking: bool = False) -> Batch:
-        """Move to a device, or cast floating-point tensors to a dtype; edge vectors keep what that rounds off."""
+        """Move to a device, or cast floating-point tensors to a dtype, and keep what that rounds off."""
         moved = to(self, target, non_blocking=non_blocking)
         if self.positions.dtype != torch.float64 or moved.positions.dtype == torch.float64:
             return moved
         with torch.no_grad():  # found again with every cast, so that a batch may be cast back and forth
-            exact, rounded = (pair_vectors(b.neighbors, b.positions, b.cell, b.molecule) for b in (self, moved))
-            exact = exact if self.rounding is None else exact + self.rounding
-        return moved.replace(rounding=(exact - rounded).to(target))
+            vectors = pair_vectors(moved.neighbors, moved.positions, moved.cell, moved.molecule)
+            taken = Rounding(
+                positions=self.exact_positions - moved.positions,
+                cell=self.exact_cell - moved.cell,
+                vectors=self.edges.vector - vectors,
+            )
+        return moved.replace(rounding=to(taken, target))
 
     def replace(self, **changes: Any) -> Batch:
         """A copy with some fields changed."""

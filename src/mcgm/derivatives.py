@@ -12,6 +12,7 @@ from torch import Tensor
 from mcgm.batch import Batch
 from mcgm.mixed import exact
 from mcgm.segments import take
+from mcgm.structure import FLAT
 
 
 class HasEnergy(Protocol):
@@ -49,9 +50,12 @@ def differentiate(
             )
     if not stress:
         return result, -gradients[0], None
-    volume = (torch.linalg.det(batch.cell).abs() * batch.pbc.any(dim=1))[:, None, None]
-    has_volume = volume > 0
-    return result, -gradients[0], torch.where(has_volume, gradients[1] / torch.where(has_volume, volume, 1.0), 0.0)
+    cell = batch.exact_cell
+    volume = torch.linalg.det(cell).abs()
+    is_flat = volume <= FLAT * torch.linalg.vector_norm(cell, dim=2).prod(dim=1)
+    has_volume = (batch.pbc.any(dim=1) & ~is_flat)[:, None, None]
+    volume = torch.where(has_volume, volume[:, None, None], 1.0).to(batch.cell.dtype)
+    return result, -gradients[0], torch.where(has_volume, gradients[1] / volume, 0.0)
 
 
 def parameter_gradients(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MCGMError(Exception):
@@ -12,6 +13,28 @@ class MCGMError(Exception):
 
 class StructureError(MCGMError, ValueError):
     """A structure cannot be used; the message names the structure and the atom."""
+
+    where: tuple[int, str] | None = None
+    """Place in a batch, and what is wrong there."""
+
+    @classmethod
+    def in_batch(cls, place: int, problem: str) -> StructureError:
+        """Of a structure in a batch, where it has no name but its place; see `named`."""
+        error = cls(f"structure {place} of the batch: {problem}")
+        error.where = place, problem
+        return error
+
+
+@contextmanager
+def named(structures: Sequence[object]) -> Iterator[None]:
+    """Errors inside call structures of a batch by these names."""
+    try:
+        yield
+    except StructureError as error:
+        if error.where is None:
+            raise
+        place, problem = error.where
+        raise StructureError(f"{structures[place]}: {problem}") from error
 
 
 class DataError(MCGMError, ValueError):

@@ -270,9 +270,9 @@ class NetworkPotential(Potential):
             atom = unknown[0] - int(torch.searchsorted(batch.molecule, molecule))
             names = " ".join(chemical_symbols[z] for z in self.elements)
             symbol = chemical_symbols[int(batch.numbers[unknown[0]])]
-            raise StructureError(
-                f"structure {int(molecule)} of the batch: atom {atom} is {symbol}, an element that this potential was "
-                f"not trained on. It knows: {names}."
+            raise StructureError.in_batch(
+                int(molecule),
+                f"atom {atom} is {symbol}, an element that this potential was not trained on. It knows: {names}.",
             )
 
     def energies(
@@ -370,10 +370,11 @@ class NetworkPotential(Potential):
 
 def _dipole(batch: Batch, charges: Float[Tensor, "atom"]) -> Float[Tensor, "molecule 3"]:
     """Sum of charge times position about the centre of mass."""
-    mass = torch.as_tensor(atomic_masses, dtype=charges.dtype, device=batch.device)[batch.numbers]
-    moment = segment_sum(mass[:, None] * batch.positions, batch.molecule, batch.n_molecules)
+    positions = batch.exact_positions
+    mass = torch.as_tensor(atomic_masses, dtype=positions.dtype, device=batch.device)[batch.numbers]
+    moment = segment_sum(mass[:, None] * positions, batch.molecule, batch.n_molecules)
     center = moment / segment_sum(mass, batch.molecule, batch.n_molecules)[:, None]
-    arm = batch.positions - take(center, batch.molecule)
+    arm = (positions - take(center, batch.molecule)).to(charges.dtype)
     return segment_sum(charges[:, None] * arm, batch.molecule, batch.n_molecules)
 
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from mcgm.batch import Batch
+from mcgm.batch import Batch, Rounding
 from mcgm.errors import MCGMError, TooLargeError
 from mcgm.memory import return_freed_memory
 from mcgm.neighbors import Neighbors
@@ -170,8 +170,7 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
     neighbors = batch.neighbors
     low, high = torch.searchsorted(neighbors.target, torch.tensor([start, stop], device=batch.device)).tolist()
     crossing = neighbors.crossing[(neighbors.crossing >= low) & (neighbors.crossing < high)]
-    rounding = getattr(batch, "rounding", None)
-    others = {} if rounding is None else {"rounding": rounding[low:high]}
+    taken = batch.rounding
     return batch.replace(
         numbers=batch.numbers[start:stop],
         positions=batch.positions[start:stop],
@@ -188,7 +187,9 @@ def part_of(batch: Batch, first: int, last: int) -> Batch:
         ),
         periodic=bool(batch.pbc[first:last].any()),
         index=None,
-        **others,
+        rounding=None
+        if taken is None
+        else Rounding(taken.positions[start:stop], taken.cell[first:last], taken.vectors[low:high]),
     )
 
 

@@ -33,6 +33,10 @@ LARGEST = MappingProxyType(
 """Limit, unit and advice by field. Float64 resolves 1e-10 Å at the limit of positions; no network overflows yet."""
 
 
+FLAT = 1e-10
+"""Volume over the product of the cell's lengths, below which there is none but by rounding."""
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """One molecule or crystal with the labels it has; absent labels are `None`.
@@ -95,8 +99,13 @@ class Structure:
 
     @property
     def volume(self) -> float:
-        """Å³ of the cell, which stress refers to; zero if not periodic, or for a slab without a third vector."""
-        return float(abs(np.linalg.det(self.cell))) if self.pbc.any() else 0.0
+        """Å³ of the cell, which stress refers to; zero if not periodic, or for a slab without a third vector.
+
+        Nor has a cell with a third vector in the plane of the others a volume.
+        """
+        volume = float(abs(np.linalg.det(self.cell)))
+        is_flat = volume <= FLAT * np.linalg.norm(self.cell, axis=1).prod()
+        return 0.0 if is_flat or not self.pbc.any() else volume
 
     @classmethod
     def from_atoms(cls, atoms: Atoms, *, name: str = "", group: str = "") -> Structure:

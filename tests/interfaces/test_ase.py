@@ -299,10 +299,20 @@ def test_charge_and_spin_of_info_reach_the_potential(potential, key):
     assert seen == [0.0, 2.0]
 
 
+def test_a_charge_that_becomes_no_number_is_refused(potential):
+    atoms = molecule("CH4")
+    atoms.calc = MCGMCalculator(potential, label="mine", directory="here")
+    atoms.get_potential_energy()
+    for charge in (np.array([1.0, 2.0]), "1", None, np.nan):
+        atoms.info["charge"] = charge
+        with pytest.raises(StructureError, match="charge is"):
+            atoms.get_potential_energy()
+
+
 def test_an_unknown_element_is_named():
     atoms = molecule("CH3Cl")
     atoms.calc = MCGMCalculator(make_potential(elements=[1, 6, 8]))
-    with pytest.raises(StructureError, match=r"Cl.*H C O"):
+    with pytest.raises(StructureError, match=r"structure 'CClH3': atom 1 is Cl.*H C O"):
         atoms.get_potential_energy()
 
 
@@ -321,6 +331,27 @@ def test_stress_of_an_open_molecule_is_refused(potential):
         atoms.get_stress()
 
 
+@pytest.mark.parametrize("third", [(0, 0, 0), (1.3, 0.7, 0)])
+def test_stress_of_a_slab_is_refused_until_it_has_a_third_vector(potential, third):
+    atoms = salt()
+    atoms.pbc = (True, True, False)
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    upright = atoms.cell[2].copy()
+    atoms.cell[2] = third @ atoms.cell[:]
+    atoms.calc = MCGMCalculator(potential)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    with pytest.raises(PropertyNotImplementedError, match="open axes too"):
+        atoms.get_stress()
+    virials = []
+    for factor in (1, 2):
+        atoms.cell[2] = factor * upright
+        virials.append(atoms.get_stress() * atoms.get_volume())
+    np.testing.assert_allclose(*virials, rtol=0, atol=1e-11)
+    assert np.abs(virials).max() > 0.1
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), forces, rtol=0, atol=1e-12)
+
+
 def test_jumps_must_be_asked_for_by_name():
     paper = make_potential("mcgm_paper")
     with pytest.raises(ConfigError, match="allow_discontinuous"):
@@ -330,7 +361,19 @@ def test_jumps_must_be_asked_for_by_name():
     assert_equals_potential(atoms, paper)
 
 
-@pytest.mark.parametrize(("options", "word"), [({"skin": -1.0}, "skin"), ({"dtype": torch.float16}, "dtype")])
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"skin": -1.0}, "skin"),
+        ({"skin": np.nan}, "skin is nan"),  # with which no pair would be near
+        ({"skin": np.inf}, "skin is inf"),
+        ({"skin": "0.3"}, "skin is '0.3'"),
+        ({"dtype": torch.float16}, "dtype"),
+        ({"device": "cpuu"}, "device 'cpuu': cannot be used.*There are here: cpu"),
+        ({"skinn": 0.3}, "unknown option 'skinn'. Did you mean 'skin'"),
+        ({"precision": "double"}, "dtype=torch.float64"),
+    ],
+)
 def test_wrong_options_are_named(potential, options, word):
     with pytest.raises(ConfigError, match=word):
         MCGMCalculator(potential, **options)

@@ -302,6 +302,24 @@ def test_misspelt_options_of_a_system_are_named(dipeptide, smooth_potential):
         ml_potential(smooth_potential).createSystem(topology_of(dipeptide), charges=1)
 
 
+def test_particles_are_one_for_each_number_in_their_order(crystal, smooth_potential):
+    chosen = [6, 1, 4]
+    expected = crystal[chosen]
+    expected.pbc = False
+    expected.calc = MCGMCalculator(smooth_potential)
+    system = openmm.System()
+    for mass in crystal.get_masses():
+        system.addParticle(mass)
+    system.addForce(python_force(smooth_potential, expected.numbers, periodic=False, particles=chosen))
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001))
+    context.setPositions(crystal.positions / 10)
+    forces = context.getState(getForces=True).getForces(asNumpy=True)._value * KJ_PER_MOL / 10
+    np.testing.assert_allclose(forces[chosen], expected.get_forces(), atol=1e-5)
+    for wrong in ([6, 1], [6, 1, 1], [-1, 1, 4]):
+        with pytest.raises(ConfigError, match="one for each of the 3 atomic numbers"):
+            python_force(smooth_potential, expected.numbers, periodic=False, particles=wrong)
+
+
 def test_files_and_atoms_that_will_not_do_are_refused(dipeptide, tmp_path, smooth_potential):
     (tmp_path / "text.safetensors").write_text("no model")
     with pytest.raises(CheckpointError, match=r"text\.safetensors"):

@@ -126,6 +126,16 @@ def test_open_molecules_have_no_stress(model):
     assert output["stress"].isnan().all()
 
 
+def test_a_slab_without_a_third_vector_leaves_the_stress_of_others(model):
+    crystal, flat = crystals()[0], crystals()[0]
+    for atoms in (crystal, flat):
+        atoms.pbc = (True, True, False)
+    flat.cell[2] = 0
+    output, expected = model(state_of(crystal, flat)), model(state_of(crystal))
+    assert output["stress"][1].isnan().all()
+    torch.testing.assert_close(output["stress"][0], expected["stress"][0], rtol=0, atol=1e-12)
+
+
 def test_outputs_are_what_was_asked_for_in_the_type_of_the_state(smooth_potential):
     model = MCGMModel(smooth_potential, dtype=torch.float32, compute_stress=False)
     assert (model.dtype, model.device) == (torch.float32, torch.device("cpu"))

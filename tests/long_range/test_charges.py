@@ -13,6 +13,7 @@ from mcgm.errors import ConfigError, StructureError
 from mcgm.long_range import MCGM, LatentCharges, NoLongRange, Together
 from mcgm.long_range.coulomb import Ewald, OpenPairs, ParticleMesh, coulomb_potential
 from mcgm.long_range.selection import Selection
+from mcgm.splitting import part_of
 from mcgm.testing import DOUBLE, InvarianceSuite, PhysicsSuite, copies_apart, unlike_apart, zoo
 from mcgm.testing.limits import degenerate
 
@@ -85,6 +86,32 @@ def test_far_charges_interact_as_points():
     assert float(energy) == pytest.approx(-14.399645 / 20.0, rel=1e-7)
 
 
+@pytest.mark.parametrize("way", ["ewald", "pme"])
+def test_single_precision_keeps_coulomb_energies_and_dipoles_far_from_the_origin(way):
+    """Float32 resolves 0.008 Å at 10^5 Å, which moves forces by 0.01 eV/Å unless what the cast takes is kept."""
+    torch.manual_seed(0)
+    potential = build(long_range="charges", cutoff=CUTOFF, long_range_options={"periodic_sum": way}).double().eval()
+    with torch.no_grad():
+        potential.long_range.output.weight.mul_(3)
+    apart = molecule("CH3CH2OH")
+    apart.positions[3:] += 9e4  # within one structure
+    near = [molecule("CH3CH2OH"), apart, skewed(), flake()]
+    far = [atoms.copy() for atoms in near]
+    for atoms in far:
+        atoms.positions += [1e5, -7e4, 3e4]
+        atoms.positions += np.random.default_rng(0).integers(-500, 500, (len(atoms), 3)) * atoms.pbc @ atoms.cell[:]
+    expected = potential(batch_of(*near))
+    single = potential.float()
+    batch = Batch.from_atoms(far, cutoff=CUTOFF)
+    assert float(expected.electrostatic_energy.abs().min()) > 0.1
+    found = single(batch)
+    torch.testing.assert_close(found.electrostatic_energy, expected.electrostatic_energy, rtol=2e-6, atol=1e-5)
+    torch.testing.assert_close(found.forces.double(), expected.forces, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.dipole[0].double(), expected.dipole[0], rtol=0, atol=1e-5)
+    parts = [single(part_of(batch, k, k + 1)).energy for k in range(len(far))]
+    torch.testing.assert_close(torch.cat(parts), found.energy, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("neutral", [True, False], ids=["neutral", "charged"])
 def test_ewald_sums_of_a_batch_equal_those_of_torchpme_one_by_one(neutral):
     structures = [skewed(0), molecule("H2O"), bulk("NaCl", "rocksalt", 5.6), slab()]
@@ -114,6 +141,20 @@ def test_a_slab_may_stand_anyhow_and_its_vacuum_does_not_matter(way, neutral):
     charges = charges_of(batch_of(flake()), neutral=neutral).repeat(len(variants))
     found = periodic_energies(batch_of(*variants), charges, way(1.0))
     torch.testing.assert_close(found, found[:1].expand(len(found)), rtol=0, atol=1e-6 if way is Ewald else 1e-4)
+
+
+@pytest.mark.parametrize("way", ["ewald", "pme"])
+def test_a_slab_that_touches_its_images_is_refused(way):
+    potential = build(long_range="charges", cutoff=CUTOFF, long_range_options={"periodic_sum": way}).double().eval()
+    short, wrapped = flake((1.0, 2.0, 3.9)), flake()
+    wrapped.positions[0] += wrapped.cell[2]
+    for atoms, height in ((short, "3.9"), (wrapped, "30")):
+        turned = atoms.copy()
+        turned.rotate(50, (1, 2, 3), rotate_cell=True)
+        for each in (atoms, turned):
+            with pytest.raises(StructureError, match=f"structure 1 of the batch: .* after {height} Å.*longer"):
+                potential(batch_of(flake(), each))
+    assert potential(batch_of(flake(), flake((1.0, 2.0, 4.1)))).energy.isfinite().all()
 
 
 def test_the_field_outside_a_slab_with_a_dipole_is_none():

@@ -48,7 +48,9 @@ class State:
     """All that the next step depends on, exactly, and how long the files were then.
 
     `searched` are the positions of the last search of neighbours: the order of pairs, and with it the last bit of
-    every sum, comes from there. `inputs` says what was asked for, so that nothing else is gone on with.
+    every sum, comes from there. `inputs` says what was asked for, so that nothing else is gone on with. A frame that is
+    there only because the run ended is `between` those asked for: the lengths are those before it, so that it is gone
+    from a run that is made longer.
     """
 
     inputs: dict[str, Any]
@@ -60,6 +62,7 @@ class State:
     random: dict[str, Any]
     trajectory_bytes: int
     log_bytes: int
+    between: bool = False
     format: int = FORMAT
 
 
@@ -84,6 +87,7 @@ class Record:
 
     def write(self, atoms: Atoms, row: Row, state: State) -> None:
         """One frame; `state` lacks the lengths of the files."""
+        before = self._lengths()
         try:
             self._append(self.trajectory, _frame(atoms, row.time_fs))
             if self.log.tell() == 0:
@@ -93,9 +97,12 @@ class Record:
             raise OutputError(
                 f"{self.folder}: cannot be written ({error.strerror or error}). Is there space?"
             ) from error
-        lengths = {"trajectory_bytes": self.trajectory.tell(), "log_bytes": self.log.tell()}
+        lengths = before if state.between else self._lengths()
         with replacing(self.folder / STATE) as path:
             path.write_text(json.dumps(asdict(state) | lengths) + "\n", encoding="utf-8")
+
+    def _lengths(self) -> dict[str, int]:
+        return {"trajectory_bytes": self.trajectory.tell(), "log_bytes": self.log.tell()}
 
     def close(self) -> None:
         """Nothing more is written."""

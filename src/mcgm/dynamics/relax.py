@@ -19,6 +19,7 @@ from mcgm.dynamics.record import keep_spread
 from mcgm.dynamics.run import calculator_for
 from mcgm.errors import ConfigError, StructureError
 from mcgm.potential import Potential
+from mcgm.structure import Structure
 
 OPTIMIZERS = MappingProxyType({"lbfgs": LBFGS, "fire": FIRE})
 """ASE's optimisers by the name that the command accepts."""
@@ -65,8 +66,10 @@ def relax(
     name = atoms.info.get("name", atoms.symbols)
     if cell and not atoms.pbc.any():
         raise ConfigError(f"--cell needs periodic structures; {name} is not periodic.")
-    if cell and atoms.cell.volume == 0:
-        raise ConfigError(f"--cell needs cells with a volume; {name} lacks a vector. Give open axes one as well.")
+    if cell and Structure.from_atoms(atoms).volume == 0:
+        raise ConfigError(
+            f"--cell needs cells with a volume; {name} lacks a vector, or they lie in a plane. Give open axes one, too."
+        )
     atoms = _copied(atoms, _OpenAxesKept if cell else Atoms)
     atoms.calc = calculator_for(potential, atoms, clusters=clusters, dtype=dtype)
     moved = FrechetCellFilter(atoms) if cell else atoms

@@ -64,12 +64,14 @@ def simulate(
         compile: fuse the network into one graph: faster steps after a minute or two, the same but for rounding.
 
     Raises:
-        ConfigError: a potential that jumps, or that has no spread to stop at; a folder in use, or of a run with other
-            settings.
+        ConfigError: a potential that jumps, or that has no spread to stop at; a spread that is no finite number above
+            zero; a folder in use, or of a run with other settings.
         StructureError: energy or forces are not finite, or atoms meet.
     """
     if steps < 1:
         raise ConfigError(f"{steps} steps: required: at least 1.")
+    if stop_at_spread is not None and not (np.isfinite(stop_at_spread) and stop_at_spread > 0):
+        raise ConfigError(f"--stop-at-spread {stop_at_spread}: required: a finite spread above zero, eV/Å.")
     if stop_at_spread is not None and not isinstance(potential, Committee):
         raise ConfigError("--stop-at-spread needs a committee (mcgm train --seeds 4); this is a single network.")
     inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
@@ -168,6 +170,7 @@ class _Run:
         self.earlier = 0 if state is None else state.rebuilds - calculator.rebuilds
         self.searched = atoms.positions.copy() if state is None else np.array(state.searched)
         self.searches = calculator.rebuilds
+        self.has_frame = state is not None and not state.between
         self.integrator = THERMOSTATS[settings.thermostat].integrator(atoms, settings, chance)
         self.integrator.nsteps = 0 if state is None else state.step
 
@@ -185,7 +188,7 @@ class _Run:
                 self._note_search()
                 too_far = (self._force_spread() or 0.0) > self.largest_spread
                 wanted = step % self.settings.every == 0 or step == steps or too_far
-                if wanted and (step > begun_at or step == 0):
+                if wanted and not (step == begun_at and self.has_frame):
                     row = self._row(step)
                     record.write(self.atoms, row, self._state(step))
                     watch(step, row)
@@ -228,4 +231,5 @@ class _Run:
             random=dict(self.chance.bit_generator.state),
             trajectory_bytes=0,
             log_bytes=0,
+            between=step % self.settings.every != 0,
         )

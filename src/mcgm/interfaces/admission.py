@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mcgm.checkpoint import load
+from mcgm.checkpoint import load, require_device
 from mcgm.errors import ConfigError
 from mcgm.interfaces.clusters import ClusterChoice, ClusterSource, cluster_choice
 from mcgm.potential import Potential
@@ -48,11 +48,12 @@ def admit(
         compiled: as a `mcgm.compiled.CompiledPotential`.
 
     Raises:
-        ConfigError: a type that is no precision, an unknown choice of clusters, jumps that were not allowed, or what
-            cannot be compiled.
+        ConfigError: a type that is no precision, a device that is not there, an unknown choice of clusters, jumps that
+            were not allowed, or what cannot be compiled.
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
+    require_device(device)
     with torch.inference_mode(False):
         given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
         admitted = given.to(device=device, dtype=dtype or given.dtype).eval().requires_grad_(False)

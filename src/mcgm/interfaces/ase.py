@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mcgm.batch import Batch
 from mcgm.checkpoint import read_header
 from mcgm.data.labels import summands
+from mcgm.errors import ConfigError, named, unknown_name
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
 from mcgm.interfaces.skin import KeptNeighbors
@@ -27,6 +29,14 @@ __all__ = ["FreshClusters", "FrozenClusters", "MCGMCalculator"]
 
 INFO_KEYS = ("charge", "spin")
 """Entries of `atoms.info`; those under which the training found them are looked for after them."""
+
+OF_ASE = ("atoms", "directory", "ignore_bad_restart_file", "label", "restart")
+"""Options of every calculator of ASE."""
+
+NO_STRESS = (
+    "stress needs periodic atoms in a cell with a volume; these have none. Slabs and wires need cell vectors along "
+    "their open axes too: stress is per volume of that cell, vacuum included."
+)
 
 _log = logging.getLogger("mcgm")
 
@@ -54,10 +64,11 @@ class MCGMCalculator(Calculator):
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
         compile: fuse the network into one graph, which takes a minute or two at the second calculation and makes all
             later ones about twice as fast; see `mcgm.compiled.CompiledPotential`.
+        options: of ASE's own calculators: `atoms`, `label`, `directory`.
 
     Raises:
-        ConfigError: a negative skin, a type that is no precision, jumps that were not allowed, or what cannot be
-            compiled.
+        ConfigError: a negative skin, a type that is no precision, a device that is not there, an unknown option, jumps
+            that were not allowed, or what cannot be compiled.
         StructureError: at a calculation: unusable atoms, an unknown element, or other atoms than the frozen ones.
         TooLargeError: at a calculation: the structure does not fit into memory; with what would.
     """
@@ -84,6 +95,7 @@ class MCGMCalculator(Calculator):
         compile: bool = False,
         **options: Any,
     ) -> None:
+        _refuse_unknown(options)
         super().__init__(**options)
         self.potential, self.clusters = admit(
             potential,
@@ -103,7 +115,9 @@ class MCGMCalculator(Calculator):
         if self.atoms is not None:
             before = self.atoms.info
             changes += [
-                key for key, names in self._info_keys.items() if _entry(atoms.info, names) != _entry(before, names)
+                key
+                for key, names in self._info_keys.items()
+                if not np.array_equal(_entry(atoms.info, names), _entry(before, names))
             ]
         return changes
 
@@ -119,7 +133,7 @@ class MCGMCalculator(Calculator):
         structure = _structure(self.atoms, self._info_keys)
         has_stress = structure.volume > 0
         if "stress" in properties and not has_stress:
-            raise PropertyNotImplementedError("stress needs periodic atoms in a cell with a volume; these have none.")
+            raise PropertyNotImplementedError(NO_STRESS)
         if not self.potential.has_charges and {"charges", "dipole"} & set(properties):
             raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
 
@@ -128,7 +142,7 @@ class MCGMCalculator(Calculator):
             return self.clusters.predict(batch, stress=has_stress, name=str(structure))
 
         # Inside a caller's inference mode no forces could be differentiated.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), named([structure]):
             prediction = alone("calculator", structure, predict, trial=self._try)
         assert prediction.forces is not None
         energy = float(prediction.energy[0])
@@ -177,6 +191,15 @@ class MCGMCalculator(Calculator):
     def rebuilds(self) -> int:
         """How often pairs have been searched."""
         return self._neighbors.rebuilds
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """ASE keeps whatever it is given, and a misspelt option would do nothing."""
+    own = [name for name in inspect.signature(MCGMCalculator).parameters if name != "options"]
+    for option in options:
+        if option not in OF_ASE:
+            hint = " Precision is a torch type here: dtype=torch.float64." if option == "precision" else ""
+            raise ConfigError("calculator: " + unknown_name("option", option, [*own, *OF_ASE]) + hint)
 
 
 def _info_keys(potential: Potential | str | Path) -> dict[str, tuple[str, ...]]:

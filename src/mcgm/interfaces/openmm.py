@@ -59,11 +59,14 @@ def python_force(
             `allow_discontinuous` of `MCGMCalculator`.
 
     Raises:
-        ConfigError: OpenMM is not installed, or what `MCGMCalculator` refuses.
+        ConfigError: OpenMM is not installed, particles that are not one for each number, or what `MCGMCalculator`
+            refuses.
     """
     openmm = needed("openmm", "openmm")
     if multiplicity is not None and spin is not None:
         raise ConfigError("spin and multiplicity are one number in two ways (multiplicity = spin + 1); give one.")
+    if particles is not None:
+        _require_particles(particles, len(numbers))
     unpaired = spin if spin is not None else (multiplicity or 1) - 1
     calculator = MCGMCalculator(potential, dtype=precision(options.pop("precision", None)), **options)
     info = {"charge": charge, "spin": unpaired}
@@ -73,6 +76,15 @@ def python_force(
     if particles is not None:
         force.setParticles(list(particles))
     return force
+
+
+def _require_particles(particles: Sequence[int], count: int) -> None:
+    chosen = [int(k) for k in particles]
+    if len(chosen) != count or len(set(chosen)) != count or min(chosen, default=0) < 0:
+        raise ConfigError(
+            f"{len(chosen)} particles, {len(set(chosen))} of them different, the lowest {min(chosen, default=None)}; "
+            f"required: {count} different indices from 0, one for each of the {count} atomic numbers."
+        )
 
 
 class MCGMPotentialFactory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -82,12 +83,12 @@ class KeptNeighbors:
         skin: Å around the cutoff; half of it is how far atoms may move.
 
     Raises:
-        ConfigError: a negative skin.
+        ConfigError: a skin that is negative or no finite number.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
-        if skin < 0:
-            raise ConfigError(f"skin is {skin} Å; required: zero or more.")
+        if not (isinstance(skin, int | float | np.number) and math.isfinite(skin) and skin >= 0):
+            raise ConfigError(f"skin is {skin!r} Å; required: a finite number, zero or more.")
         self.cutoff = cutoff
         self.skin = skin
         self.rebuilds = 0

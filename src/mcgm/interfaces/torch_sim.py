@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, named
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice
 from mcgm.interfaces.skin import KeptNeighbors
@@ -27,8 +27,8 @@ class MCGMModel(ModelInterface):
 
     A state may carry `charge` (e) and `spin` (unpaired electrons), one number for each system; outputs have its type,
     and energies of thousands of eV need float64. Every system is alone: no atom of one knows of another. Pairs are
-    searched on the CPU, again for a system only once its atoms have moved by half the skin. Without a lattice there is
-    no stress: it is NaN. Frozen clusters are those of the first state, and hold for that list of systems only.
+    searched on the CPU, again for a system only once its atoms have moved by half the skin. A system without a lattice
+    has no stress: it is NaN. Frozen clusters are those of the first state, and hold for that list of systems only.
 
     Args:
         potential: a potential, or the path of its file; copied.
@@ -99,11 +99,12 @@ class MCGMModel(ModelInterface):
         Of a committee also `energy_spread` (system), `forces_spread` (atom, 3) and `out_of_domain` (system).
         """
         structures = _structures(state)
-        lattice = all(structure.volume > 0 for structure in structures)
+        has_volume = torch.tensor([structure.volume > 0 for structure in structures], device=self._device)
         # Inside a caller's inference mode no forces could be differentiated.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), named(structures):
             batch = self.neighbors.batch(structures).to(self._dtype).to(self._device)
-            prediction = self.clusters.predict(batch, stress=lattice and self._compute_stress, name="torch-sim state")
+            stress = self._compute_stress and bool(has_volume.any())
+            prediction = self.clusters.predict(batch, stress=stress, name="torch-sim state")
         kind = state.positions.dtype
         outputs = {"energy": prediction.energy.to(kind)}
         if prediction.energy_spread is not None:
@@ -116,10 +117,8 @@ class MCGMModel(ModelInterface):
             if prediction.forces_spread is not None:
                 outputs["forces_spread"] = prediction.forces_spread.to(kind)
         if self._compute_stress:
-            stress = prediction.stress
-            outputs["stress"] = (
-                batch.cell.new_full(batch.cell.shape, torch.nan).to(kind) if stress is None else stress.to(kind)
-            )
+            found = torch.zeros_like(batch.cell) if prediction.stress is None else prediction.stress
+            outputs["stress"] = torch.where(has_volume[:, None, None], found.to(kind), torch.nan)
         return outputs
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Complex, Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, StructureError
 from mcgm.long_range.reciprocal import volumes
-from mcgm.long_range.selection import Selection
+from mcgm.long_range.selection import Selection, normals
 from mcgm.segments import segment_sum, take
 
 REACH = 6.3
@@ -66,7 +66,8 @@ class OpenPairs:
 
     def energies(self, batch: Batch, charges: Float[Tensor, "atom"], potential: Any) -> Float[Tensor, "atom"]:
         """Half of each pair's energy at both ends, eV."""
-        vector = take(batch.positions, self.first) - take(batch.positions, self.second)
+        positions = batch.exact_positions
+        vector = (take(positions, self.first) - take(positions, self.second)).to(charges.dtype)
         kernel = potential.lr_from_dist(torch.linalg.vector_norm(vector, dim=-1))
         half = 0.5 * take(charges, self.first) * take(charges, self.second) * kernel
         return segment_sum(half, self.first, batch.n_atoms) + segment_sum(half, self.second, batch.n_atoms)
@@ -107,7 +108,8 @@ class Ewald(Sum):
         if len(cells) * max(x * y * z, structures.size * x * y) > MOST_WAVES:
             raise StructureError(
                 f"an Ewald sum over {x * y * z} wave vectors and {structures.size} atoms in {len(cells)} structures "
-                "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width)."
+                "needs too much memory. Use periodic_sum='pme', smaller batches, or broader charges (width); set "
+                "pbc=False where a molecule stands in a large box."
             )
         numbers = _numbers((x, y, z), cells)
         squares = _squared_waves(numbers, torch.linalg.inv(cells))
@@ -125,19 +127,19 @@ class Ewald(Sum):
     ) -> Float[Tensor, "atom"]:
         """See `Sum`."""
         cell = take(batch.cell, structures.structure)
-        positions, charge = structures.pad(batch.positions), structures.pad(charges)
+        fractions, charge = structures.pad(wrapped_fractions(batch, structures)), structures.pad(charges)
         volume, inverse = volumes(cell)[:, None], torch.linalg.inv(cell)
         numbers = _numbers(index.shape[1:], cell)
         kernel = potential.lr_from_k_sq(_squared_waves(numbers, inverse))
         green = (index / volume[..., None, None] * kernel).flatten(1, 2)
-        x, y, z = (_phases(n, part) for n, part in zip(numbers, (positions @ inverse).unbind(-1), strict=True))
+        x, y, z = (_phases(n, part) for n, part in zip(numbers, fractions.unbind(-1), strict=True))
         plane = (x[..., :, None] * y[..., None, :]).flatten(2)
         structure_factor = (plane * charge[..., None]).mT @ z
         value = (plane * (z @ (green * structure_factor.conj()).mT)).sum(-1).real
         value = value - potential.self_contribution() * charge
         total = charge.sum(-1, keepdim=True)
         value = value - 2 * potential.background_correction() * total / volume
-        value = value + potential.prefactor * slab_correction(structures.periodic, positions, cell, charge)
+        value = value + potential.prefactor * slab_correction(batch, structures, charges)
         return structures.unpad(0.5 * charge * value, batch.n_atoms)
 
 
@@ -160,37 +162,44 @@ class ParticleMesh(Sum):
         mesh = PMECalculator(potential, mesh_spacing=self.spacing, interpolation_nodes=7)
         sizes = torch.bincount(batch.molecule[structures.atom], minlength=batch.n_molecules)[structures.structure]
         no_pairs = structures.atom.new_zeros(0, 2), charges.new_zeros(0)
-        energies = []
+        energies, fractions = [], wrapped_fractions(batch, structures)
         for atoms, structure in zip(structures.atom.split(sizes.tolist()), structures.structure, strict=True):
-            charge = take(charges, atoms)
-            value = mesh(charge[:, None], batch.cell[structure], take(batch.positions, atoms), *no_pairs)
+            charge, cell = take(charges, atoms), batch.cell[structure]
+            value = mesh(charge[:, None], cell, take(fractions, atoms) @ cell, *no_pairs)
             energies.append(charge * value[:, 0])
         energy = charges.new_zeros(batch.n_atoms).index_copy(0, structures.atom, torch.cat(energies))
-        positions, charge = structures.pad(batch.positions), structures.pad(charges)
-        slab = slab_correction(structures.periodic, positions, take(batch.cell, structures.structure), charge)
-        return energy + structures.unpad(0.5 * potential.prefactor * charge * slab, batch.n_atoms)
+        slab = structures.pad(charges) * slab_correction(batch, structures, charges)
+        return energy + structures.unpad(0.5 * potential.prefactor * slab, batch.n_atoms)
+
+
+def wrapped_fractions(batch: Batch, structures: Selection) -> Float[Tensor, "atom 3"]:
+    """Of lattice vectors, from -1/2 to 1/2, exact however far from the origin; zero for atoms of other structures.
+
+    Differentiable as if nothing was wrapped, which changes no sum over all images.
+    """
+    inverse = torch.linalg.inv(take(batch.exact_cell, structures.structure))
+    fractions = structures.unpad(structures.pad(batch.exact_positions) @ inverse, batch.n_atoms)
+    return (fractions - fractions.detach().round()).to(batch.cell.dtype)
 
 
 def slab_correction(
-    periodic: Bool[Tensor, "structure 3"],
-    positions: Float[Tensor, "structure size 3"],
-    cell: Float[Tensor, "structure 3 3"],
-    charge: Float[Tensor, "structure size"],
+    batch: Batch, structures: Selection, charges: Float[Tensor, "atom"]
 ) -> Float[Tensor, "structure size"]:
     """What turns the potential (e/Å) of slabs stacked along their normal into that of one slab; zero for crystals.
 
-    The third vector may be skewed to the slab. Source: Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999), with net
-    charge Ballenegger et al., J. Chem. Phys. 131, 094107 (2009).
+    The third vector may be skewed to the slab. In float64, as squares of coordinates are subtracted.
+    Source: Yeh and Berkowitz, J. Chem. Phys. 111, 3155 (1999), with net charge Ballenegger et al., J. Chem. Phys. 131,
+    094107 (2009).
     """
-    is_slab = periodic.sum(dim=1) == 2
-    faces = torch.linalg.cross(cell.roll(-1, dims=1), cell.roll(-2, dims=1))
-    face = torch.where(is_slab[:, None], ((~periodic)[..., None] * faces).sum(1), faces[:, 2])
-    area = torch.linalg.vector_norm(face, dim=-1, keepdim=True)
+    is_slab = structures.periodic.sum(dim=1) == 2
+    cell, charge = take(batch.exact_cell, structures.structure), structures.pad(charges.double())
+    normal = normals(structures.periodic, cell)
+    area = torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
     volume = volumes(cell)[:, None]
-    z = (positions @ (face / area)[..., None])[..., 0]
+    z = (structures.pad(batch.exact_positions) @ (normal / area)[..., None])[..., 0]
     total, first, second = ((charge * z**power).sum(-1, keepdim=True) for power in (0, 1, 2))
     value = z * first - 0.5 * (second + total * z**2) - total * (volume / area) ** 2 / 12
-    return is_slab[:, None] * 4 * torch.pi / volume * value
+    return (is_slab[:, None] * 4 * torch.pi / volume * value).to(charges.dtype)
 
 
 SUMS: dict[str, type[Ewald] | type[ParticleMesh]] = {"ewald": Ewald, "pme": ParticleMesh}

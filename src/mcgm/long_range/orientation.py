@@ -242,7 +242,7 @@ class OrientationExchange(LongRange):
 
     @staticmethod
     def _edges(batch: Batch, index: OrientationIndex) -> Edges:
-        rounding = None if batch.rounding is None else take(batch.rounding, index.row)
+        rounding = None if batch.rounding is None else take(batch.rounding.vectors, index.row)
         return edge_vectors(index.near, batch.positions, batch.cell, batch.molecule, rounding)
 
     def exchange(

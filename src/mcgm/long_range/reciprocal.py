@@ -140,4 +140,6 @@ class Waves:
 
 def about_centroid(batch: Batch) -> Float[Tensor, "atom 3"]:
     """Positions relative to the mean of their structure's, Å."""
-    return batch.positions - take(segment_mean(batch.positions, batch.molecule, batch.n_molecules), batch.molecule)
+    positions = batch.exact_positions
+    center = segment_mean(positions, batch.molecule, batch.n_molecules)
+    return (positions - take(center, batch.molecule)).to(batch.positions.dtype)

@@ -33,8 +33,9 @@ from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.options import require_whole
+from mcgm.long_range.reciprocal import about_centroid
 from mcgm.long_range.updates import UPDATES
-from mcgm.segments import segment_mean, take
+from mcgm.segments import take
 
 WIDER = 3
 """Channels of a master node per channel of the backbone (432 for 144 in the authors' settings)."""
@@ -148,8 +149,7 @@ class Centroid(nn.Module):
 
     def forward(self, batch: Batch, index: RelayIndex) -> Float[Tensor, "atom"]:
         """Softened distances; in periodic structures to the nearest image, by rounding fractional coordinates."""
-        center = segment_mean(batch.positions, batch.molecule, batch.n_molecules)
-        arm = batch.positions - take(center, batch.molecule)
+        arm = about_centroid(batch)
         if index.inverse is not None:
             fraction = torch.einsum("ax,axy->ay", arm.detach(), take(index.inverse, batch.molecule))
             arm = arm - torch.einsum("ax,axy->ay", fraction.round(), take(batch.cell, batch.molecule))

@@ -12,6 +12,9 @@ from mcgm.batch import Batch
 from mcgm.errors import StructureError
 from mcgm.segments import take
 
+LEAST_VACUUM = 2.0
+"""Å between a slab and its images along the open axis; with less they touch."""
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -46,16 +49,19 @@ class Selection:
         """Those that are periodic, for sums over lattice vectors.
 
         Raises:
-            StructureError: periodic along one axis only, or along two with no third lattice vector.
+            StructureError: periodic along one axis only, or along two with no third lattice vector or one that leaves
+                no vacuum.
         """
         count = batch.pbc.sum(dim=1)
         flat = (count > 0) & (torch.linalg.det(batch.cell.detach().double()).abs() < 1e-6)
         for wrong in torch.nonzero((count == 1) | flat).flatten().tolist():
-            raise StructureError(
-                f"structure {wrong} of the batch: pbc is {batch.pbc[wrong].tolist()}, the cell "
+            raise StructureError.in_batch(
+                wrong,
+                f"pbc is {batch.pbc[wrong].tolist()}, the cell "
                 f"{batch.cell[wrong].tolist()} Å. Sums over lattice vectors need three periodic axes, or two and a "
-                "third lattice vector that holds the vacuum. For a wire set pbc=True, with vacuum around it."
+                "third lattice vector that holds the vacuum. For a wire set pbc=True, with vacuum around it.",
             )
+        _require_vacuum(batch)
         return cls.of(batch, count > 0)
 
     def __len__(self) -> int:
@@ -73,3 +79,35 @@ class Selection:
         """Back to atoms, zero for those of other structures."""
         values = take(padded.flatten(0, 1), self.slot)
         return values.new_zeros((atoms, *values.shape[1:])).index_copy(0, self.atom, values)
+
+
+def _require_vacuum(batch: Batch) -> None:
+    """Of every slab, along its normal and from its lowest to its highest atom."""
+    is_slab = batch.pbc.sum(dim=1) == 2
+    if not bool(is_slab.any()):
+        return
+    cell = batch.exact_cell.detach()
+    normal = normals(batch.pbc, cell)
+    area = torch.linalg.vector_norm(normal, dim=1)
+    height = torch.linalg.det(cell).abs() / area
+    z = (batch.exact_positions.detach() * take(normal / area[:, None], batch.molecule)).sum(1)
+    nothing = z.new_zeros(batch.n_molecules)
+    low, high = (nothing.scatter_reduce(0, batch.molecule, z, way, include_self=False) for way in ("amin", "amax"))
+    span = high - low
+    for wrong in torch.nonzero(is_slab & (height - span < LEAST_VACUUM)).flatten().tolist():
+        raise StructureError.in_batch(
+            wrong,
+            f"the atoms of this slab span {float(span[wrong]):.4g} Å along its open "
+            f"axis, where the lattice repeats them after {float(height[wrong]):.4g} Å. Sums over lattice vectors need "
+            f"at least {LEAST_VACUUM:g} Å of vacuum, better as much as the longer vector in the plane. Make the third "
+            "vector longer, and do not wrap atoms along it.",
+        )
+
+
+def normals(
+    periodic: Bool[Tensor, "structure 3"], cell: Float[Tensor, "structure 3 3"]
+) -> Float[Tensor, "structure 3"]:
+    """Upright on the periodic vectors of slabs, as long as their area (Å²); of crystals, on the first two."""
+    faces = torch.linalg.cross(cell.roll(-1, dims=1), cell.roll(-2, dims=1))
+    is_slab = periodic.sum(dim=1, keepdim=True) == 2
+    return torch.where(is_slab, ((~periodic)[..., None] * faces).sum(1), faces[:, 2])

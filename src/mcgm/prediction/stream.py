@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import chemical_symbols
 
 from mcgm.batch import Batch
 from mcgm.data.writers import labelled_atoms
-from mcgm.errors import StructureError
+from mcgm.errors import StructureError, named
 from mcgm.potential import Potential, Prediction
 from mcgm.splitting import Splitter, Work
 from mcgm.structure import Structure
@@ -81,8 +80,6 @@ def predict_batch(potential: Potential, batch: Sequence[Structure], splitter: Sp
         StructureError: an element that the potential does not know, or no finite prediction.
         TooLargeError: a structure does not fit, even alone.
     """
-    for structure in batch:
-        _require_known(potential, structure)
     work = Work(
         sizes=[len(structure) for structure in batch],
         part=lambda first, last: _predicted(potential, batch[first:last]),
@@ -92,23 +89,9 @@ def predict_batch(potential: Potential, batch: Sequence[Structure], splitter: Sp
     return [item for part in splitter.run(work) for item in part]
 
 
-def _require_known(potential: Potential, structure: Structure) -> None:
-    """As the potential itself does, with the structure's name."""
-    if potential.elements is None:
-        return
-    unknown = np.flatnonzero(~np.isin(structure.numbers, potential.elements))
-    if len(unknown):
-        symbol = chemical_symbols[structure.numbers[unknown[0]]]
-        names = " ".join(chemical_symbols[z] for z in potential.elements)
-        raise StructureError(
-            f"{structure}: atom {unknown[0]} is {symbol}, an element that this potential was not trained on. It knows: "
-            f"{names}."
-        )
-
-
 def _predicted(potential: Potential, structures: Sequence[Structure]) -> list[Predicted]:
     batch = Batch.from_structures(structures, cutoff=potential.cutoff, dtype=potential.dtype).to(potential.device)
-    with torch.no_grad():
+    with torch.no_grad(), named(structures):
         prediction = potential(batch)
     ends = np.cumsum([len(structure) for structure in structures])
     starts = [0, *ends[:-1].tolist()]
@@ -138,11 +121,10 @@ class _Numbers:
         """Structure k, whose atoms are these."""
         if not (np.isfinite(self.energy[k]) and np.isfinite(self.forces[atoms]).all()):
             raise StructureError(f"{structure}: the model predicts no finite energy and forces for it.")
-        has_volume = bool(structure.pbc.any()) and abs(np.linalg.det(structure.cell)) > 0
         labelled = structure.replace(
             energy=float(self.energy[k]),
             forces=self.forces[atoms],
-            stress=self.stress[k] if self.stress is not None and has_volume else None,
+            stress=self.stress[k] if self.stress is not None and structure.volume > 0 else None,
             charges=None if self.charges is None else self.charges[atoms],
             dipole=None if self.dipole is None else self.dipole[k],
         )

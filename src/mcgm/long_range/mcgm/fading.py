@@ -79,7 +79,7 @@ class Networks:
 
     def rates(self, batch: Batch) -> Float[Tensor, "network fragment fragment"]:
         """At which a walker steps from fragment to fragment, in float64, differentiable in positions and cell."""
-        rounding = None if batch.rounding is None else take(batch.rounding, self.row)
+        rounding = None if batch.rounding is None else take(batch.rounding.vectors, self.row)
         edges = edge_vectors(self.bonds, batch.positions, batch.cell, batch.molecule, rounding)
         weight = bond_weight(edges.length.double(), self.broken.double())
         networks, size = self.mass.shape
