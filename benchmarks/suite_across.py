@@ -64,9 +64,9 @@ def table() -> str:
         [
             *lines,
             "",
-            "Change of the error against the local network, %, mean ± standard error, paired over seeds; negative is "
-            "better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. Commands of every "
-            "line: in its section of `docs/comparison.md`.",
+            "Change of the error against the local network in each seed, %, then the mean ± standard error; "
+            "negative is better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. "
+            "Commands of every line: in its section of `docs/comparison.md`.",
         ]
     )
 

@@ -74,7 +74,7 @@ def frontier(results: Sequence[RunResult], step_times: dict[str, Any]) -> bytes:
 
 
 def sizes(found: dict[str, Any], rows: Sequence[VariantSummary], reference: str) -> bytes:
-    """Errors relative to the local network on small to large molecules."""
+    """Mean errors over seeds relative to the local network's on small to large molecules."""
     errors = found["energy_mae_mev"]
     base, atoms = np.array(errors[reference]), found["atoms"]
     canvas, axes = panels(1)

@@ -94,7 +94,8 @@ def section(suite: str, folder: Path) -> str:
     if suite_figures.load_sizes(folder):
         lines += [
             "",
-            "On which molecules? Each quarter of the test structures, from the smallest to the largest.",
+            "On which molecules? Each quarter of the test structures, from the smallest to the largest: mean errors "
+            "over seeds beside the local network's.",
             "",
             f"![Errors beside the local network over the number of atoms](comparison/{folder.name}-sizes.svg)",
         ]

@@ -38,9 +38,13 @@ def test_changes_are_paired_over_the_seeds_in_common(result_maker):
 @pytest.mark.parametrize(
     ("errors", "verdict", "words"),
     [
-        ((0.100, 0.101, 0.099), "lower", "% lower (100 instead of 200 meV"),
-        ((0.300, 0.301, 0.299), "higher", "% higher (300 instead of 200 meV"),
-        ((0.150, 0.200, 0.240), "within noise", "not distinguishable"),
+        ((0.100, 0.101, 0.099), "lower", "% lower seed by seed (mean 100 instead of 200 meV"),
+        ((0.300, 0.301, 0.299), "higher", "% higher seed by seed (mean 300 instead of 200 meV"),
+        (
+            (0.150, 0.200, 0.240),
+            "within noise",
+            "not distinguishable, 1.7\u00a0% lower seed by seed but within noise (mean 197",
+        ),
         ((0.100,), "one seed", "one seed, spread unknown"),
     ],
 )
@@ -49,6 +53,33 @@ def test_the_sentence_says_what_the_numbers_say(errors, verdict, words, result_m
     rows = summarize(results_of(result_maker, {"schnet": (0.2,) * count, "schnet_mcgm": errors}))
     assert rows[1].energy_change.verdict == verdict
     assert words in plain(sentences(rows)[0])
+
+
+def test_the_sentence_has_the_errors_of_the_seeds_that_are_compared(result_maker):
+    results = [result_maker("schnet", seed, error) for seed, error in ((0, 0.2), (1, 0.4), (7, 9.0))]
+    results += [result_maker("schnet_mcgm", seed, error) for seed, error in ((0, 0.1), (1, 0.3), (5, 8.0))]
+    rows = summarize(results)
+    assert rows[0].energy.mean == pytest.approx(3200)
+    text = plain(sentences(rows)[0])
+    assert "37.5\u00a0% lower seed by seed but within noise (mean 200 instead of 300 meV; " in text
+    assert "over 2 seeds" in text
+    assert "(no seed in common)" in plain(sentences(summarize([results[2], results[4]]))[0])
+
+
+def test_table_and_sentence_have_the_same_change(result_maker):
+    """Seeds as unlike as these: the mean of the changes is −62.5 %, the change of the mean −72.7 %."""
+    rows = summarize(results_of(result_maker, {"schnet": (0.1, 1.0), "schnet_mcgm": (0.05, 0.25)}))
+    assert "| −62.5 ± 12.5 |" in markdown_table(rows)
+    assert "in each seed, then the mean over seeds" in markdown_table(rows)
+    assert "62.5\u00a0% lower seed by seed but within noise (mean 150 instead of 550 meV" in plain(sentences(rows)[0])
+
+
+def test_a_reference_without_error_is_no_reference_for_per_cent(result_maker):
+    results = results_of(result_maker, {"schnet": (0.2, 0.2), "schnet_mcgm": (0.1, 0.1)})
+    perfect = [replace(run, metrics=replace(run.metrics, energy_mae_mev=0.0)) for run in results[:2]]
+    rows = summarize([*perfect, *results[2:]])
+    assert rows[1].energy_change is None
+    assert "100 instead of 0.00 meV (no change in per cent, as the reference has no error)" in plain(sentences(rows)[0])
 
 
 def test_stress_is_in_the_table_and_the_sentences_where_it_was_measured(result_maker):

@@ -55,9 +55,10 @@ def caption(rows: Sequence[VariantSummary]) -> str:
         return seeds
     labels = {row.variant: row.label for row in rows}
     references = [labels[key] for key in dict.fromkeys(row.reference for row in rows) if key is not None]
-    change = f"Change: against {' or '.join(references)}, paired over seeds; negative is better"
+    change = f"Change: against {' or '.join(references)}"
     if counts[-1] == 1:
-        return f"{seeds} {change}."
+        return f"{seeds} {change}; negative is better."
+    change += " in each seed, then the mean over seeds; negative is better"
     return f"{seeds} {change}, and within noise where the 95 % interval of the mean (Student's t) holds 0."
 
 
