@@ -117,6 +117,11 @@ def load_sizes(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def has_sizes(folder: Path) -> bool:
+    """Whether there are errors of structures of more than one size to compare."""
+    return len(load_sizes(folder).get("atoms", ())) > 2
+
+
 def _color(result: RunResult) -> str:
     if result.long_range == "none":
         return LOCAL_COLOR

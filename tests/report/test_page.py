@@ -175,18 +175,36 @@ def test_a_report_of_other_test_sets_says_so(comparison, tmp_path):
     assert "The test sets differ in size" in Page(write(comparison, tmp_path)).text
 
 
+def test_errors_on_the_validation_part_are_not_called_those_of_a_test(tmp_path, cell_writer):
+    cell_writer(tmp_path / "cells", "schnet", 0, 0.2, part="validation")
+    page = Page(write(tmp_path / "cells", tmp_path))
+    assert "No test part: errors are those of the validation part" in page.text
+    assert "6 validation structures" in page.text
+    assert "Validation set, first seed" in page.text
+    assert "Test set" not in page.text
+
+
 def test_a_report_of_several_experiments_is_refused(comparison, tmp_path):
     def change(**settings):
         path = comparison / "schnet-1.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"config": settings}))
 
     first = comparison / "schnet-0.json"
-    settings = {"training": {"steps": 100, "seed": 0}, "model": {"cutoff": 5.0}}
+    settings = {
+        "training": {"steps": 100, "seed": 0},
+        "model": {"cutoff": 5.0},
+        "data": {"path": "here", "limit": None},
+    }
     first.write_text(json.dumps(json.loads(first.read_text()) | {"config": settings}))
-    change(training={"steps": 100, "seed": 1, "later": True}, model={"cutoff": 5.0})
+    change(training={"steps": 100, "seed": 1, "later": True}, data={"path": "there", "limit": None})
     write(comparison, tmp_path)
-    for setting, message in (("training", r"training.steps \(100, 400\)"), ("model", r"model.cutoff \(5.0, 6.0\)")):
-        change(**settings | {setting: {"steps": 400} if setting == "training" else {"cutoff": 6.0}})
+    others = (
+        ({"training": {"steps": 400}}, r"training.steps \(100, 400\)"),
+        ({"model": {"cutoff": 6.0}}, r"model.cutoff \(5.0, 6.0\)"),
+        ({"data": {"path": "there", "limit": 50}}, r"data.limit \(None, 50\)"),
+    )
+    for other, message in others:
+        change(**settings | other)
         with pytest.raises(DataError, match=f"schnet: seeds 0 and 1 differ in {message}; required: one experiment"):
             write(comparison, tmp_path)
 

@@ -104,6 +104,35 @@ def test_one_seed_is_never_called_better(result_maker):
     assert "One seed per variant" in notes(results_of(result_maker, {"schnet": (0.2,)}))[0]
 
 
+def test_variants_that_were_not_trained_alike_are_noted(result_maker):
+    def found(other, **settings):
+        runs = [result_maker("schnet", 0, 0.2, config=settings), result_maker("schnet_mcgm", 0, 0.1, config=other)]
+        return [note for note in notes(runs) if "alike" in note]
+
+    usual = {"training": {"steps": 100, "seed": 0, "loss": {"kind": "l1"}}, "data": {"path": "a", "limit": 5}}
+    assert found({"training": {"steps": 100, "seed": 1}, "data": {"path": "b"}}, **usual) == []
+    other = {"training": {"steps": 400, "loss": {"kind": "l2"}}, "data": {"limit": 9}}
+    (note,) = found(other, **usual)
+    assert note == "Variants were not trained alike: data.limit, training.loss, training.steps differ."
+
+
+def test_times_of_several_measurements_are_noted(result_maker):
+    def found(*times, commands=("a",) * 4):
+        cells = zip(("schnet", "schnet", "schnet_mcgm", "schnet_mcgm"), (0, 1, 0, 1), times, commands, strict=True)
+        runs = [
+            result_maker(variant, seed, 0.1, inference_ms_per_molecule=time, command=command)
+            for variant, seed, time, command in cells
+        ]
+        return any("timed side by side" in note for note in notes(runs))
+
+    assert not found(1.0, 1.0, 2.0, 2.0)
+    assert not found(None, None, None, None, commands=("a", "a", "b", "b"))
+    assert not found(1.0, 1.0, 2.0, 2.0, commands=("a", "b", "a", "b"))
+    assert found(1.0, 1.5, 2.0, 2.0)
+    assert found(1.0, 1.0, None, None)
+    assert found(1.0, 1.0, 2.0, 2.0, commands=("a", "a", "b", "b"))
+
+
 def test_the_interval_is_students():
     spread = Spread.of([1.0, 2.0, 3.0])
     assert spread.interval == pytest.approx((2 - 4.302653 / np.sqrt(3), 2 + 4.302653 / np.sqrt(3)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import stdtrit
 
 from mcgm.errors import DataError
-from mcgm.report.result import RunResult
+from mcgm.report.result import RunResult, differing
 
 CONFIDENCE = 0.95
 
@@ -133,7 +133,7 @@ def reference_of(result: RunResult) -> str | None:
 
 
 def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
-    """What a reader must know before trusting the comparison: seeds, commits, machines or test sets that differ."""
+    """What a reader must know before trusting the comparison: seeds, trainings, test sets or machines that differ."""
     variants = group_by_variant(results)
     seeds = {tuple(run.seed for run in runs) for runs in variants.values()}
     found = []
@@ -141,13 +141,35 @@ def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
         found.append("One seed per variant: the spread is unknown, small differences mean nothing.")
     if len(seeds) > 1:
         found.append("Not every variant has the same seeds; relative changes use the seeds that both have.")
+    if any(result.part == "validation" for result in results):
+        found.append("No test part: errors are those of the validation part, by which the best weights were chosen.")
+    if unlike := _unlike(results):
+        found.append(f"Variants were not trained alike: {', '.join(unlike)} differ.")
     if len({result.metrics.n_structures for result in results}) > 1:
         found.append("The test sets differ in size, so the errors are not strictly comparable.")
     if len({result.commit for result in results}) > 1:
         found.append("The runs come from different commits.")
     if len({repr(sorted(result.machine.items())) for result in results}) > 1:
         found.append("The runs come from different machines or versions: compare times with care.")
+    if not _timed_together(variants.values()):
+        found.append("Not all variants were timed side by side: compare times with care.")
     return tuple(found)
+
+
+def _timed_together(variants: Collection[Sequence[RunResult]]) -> bool:
+    """Whether all times can be of one measurement: seeds of a variant then share theirs, variants their commands."""
+    times = [{run.inference_ms_per_molecule for run in runs} for runs in variants]
+    if all(found == {None} for found in times):
+        return True
+    commands = {frozenset(run.command for run in runs) for runs in variants}
+    return all(len(found) == 1 and None not in found for found in times) and len(commands) == 1
+
+
+def _unlike(results: Sequence[RunResult]) -> list[str]:
+    """Settings of data and training in which runs differ."""
+    pairs = [(section, result) for result in results[1:] for section in ("data", "training")]
+    found = (f"{section}.{key}" for section, result in pairs for key in differing(section, results[0], result))
+    return sorted(set(found))
 
 
 @dataclass(frozen=True)
