@@ -167,6 +167,20 @@ def test_the_terminal_table_fits_into_80_characters_and_keeps_every_figure(resul
         assert figure in text
 
 
+@pytest.mark.parametrize(
+    ("errors", "text"),
+    [
+        ((0.2, 0.22), "210 ± 10"),
+        ((0.2, 0.2), "200 ± 0"),
+        ((0.2, 0.2004), "200.2 ± 0.2"),
+        ((0.02, 0.02002), "20.01 ± 0.01"),
+        ((0.2, 0.20001), "200.0 ± 0.0"),
+    ],
+)
+def test_a_spread_is_not_rounded_to_zero_where_one_digit_more_shows_it(errors, text, result_maker):
+    assert f"| {text} |" in markdown_table(summarize(results_of(result_maker, {"schnet": errors})))
+
+
 def test_labels_are_not_read_as_markup(result_maker):
     rows = summarize([result_maker("schnet", 0, 0.2, label="[red]a[/]|<b>")])
     assert "[red]a[/]|<b>" in printed(rows, width=120)

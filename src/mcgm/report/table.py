@@ -113,11 +113,14 @@ def html_table(rows: Sequence[VariantSummary], colors: dict[str, str]) -> str:
 
 
 def spread_text(spread: Spread | None) -> str:
-    """Mean, and its standard error with the same digits."""
+    """Mean, and its standard error with the same digits: one more where it would round to zero."""
     if spread is None:
         return ABSENT
-    mean = number(spread.mean)
-    return mean if spread.error is None else f"{mean} ± {spread.error:.{decimals(spread.mean)}f}"
+    if spread.error is None:
+        return number(spread.mean)
+    digits = decimals(spread.mean)
+    digits += 0 < spread.error < 0.5 * 10.0**-digits
+    return f"{spread.mean:.{digits}f} ± {spread.error:.{digits}f}"
 
 
 def mean_text(spread: Spread | None) -> str:
