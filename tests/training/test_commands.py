@@ -108,6 +108,13 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     written = [cell.stat().st_mtime_ns for cell in cells]
     assert main(["compare", str(path), "-o", str(output)]) == 0
     assert [cell.stat().st_mtime_ns for cell in cells] == written
+    # finished cells are compared as is asked now, and reports of them too
+    capsys.readouterr()
+    assert main(["compare", str(path), "-o", str(output), "--reference", "mcgm"]) == 0
+    assert "SchNet against SchNet + MCGM + orientations" in capsys.readouterr().out
+    assert main(["report", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output / 'report.html'}\n"
+    assert "SchNet against SchNet + MCGM + orientations" in (output / "report.html").read_text()
     # a model that was deleted costs its time, not the comparison
     untimed = json.loads(cells[1].read_text()) | {"inference_ms_per_molecule": None}
     cells[1].write_text(json.dumps(untimed))

@@ -84,7 +84,7 @@ def _compare(config: CompareConfig, output: Path, console: Console) -> list[RunR
     if pending:
         _open_data_once(config)
         _run_all(pending, recipe, config, output, console)
-    results = [_require(config, cell, output) for cell in cells]
+    results = [_as_asked(config, _require(config, cell, output), output) for cell in cells]
     if any(result.inference_ms_per_molecule is None for result in results):
         console.print("timing the variants side by side")
         results = _timed(config, results, output, console)
@@ -133,6 +133,15 @@ def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:
     if result is None:
         raise TrainingError(f"{cell_name(*cell)}: ended without a result. Run the same command again.")
     return result
+
+
+def _as_asked(config: CompareConfig, result: RunResult, output: Path) -> RunResult:
+    """A result with the label and the reference of now, which no training depends on; kept so where they are others."""
+    name = result.variant
+    asked = dataclasses.replace(result, label=config.variants[name].label or name, reference=config.reference_of(name))
+    if asked != result:
+        asked.save(output / "cells" / f"{cell_name(name, result.seed)}.json")
+    return asked
 
 
 def _open_data_once(config: CompareConfig) -> None:
