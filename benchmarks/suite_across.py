@@ -14,6 +14,7 @@ from mcgm.report.summary import Spread, VariantSummary, summarize
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "local-wide": ("local, wider", "#9aa0a8"),
+    "local-wide-oriented": ("local, as large as oriented", "#74562f"),
     "element-mean": ("element means", "#5a5f68"),
     "mcgm": ("MCGM", "#1a5fb4"),
     "mcgm-paper": ("MCGM, paper", "#7fb2e5"),
