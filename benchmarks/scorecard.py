@@ -25,7 +25,8 @@ SUITE = "rivals"
 
 ROWS: dict[str, tuple[str, str]] = {
     "local": ("the network alone", "none"),
-    "local-wide": ("a wider network alone", "none"),
+    "local-wide": ("the network alone, as large as MCGM", "none"),
+    "local-wide-oriented": ("the network alone, as large as the default", "none"),
     "element-mean": ("element means", "element_mean"),
     "mcgm-paper": ("MCGM as published", "mcgm_paper"),
     "mcgm": ("MCGM, smooth", "mcgm"),
@@ -155,7 +156,7 @@ def draw() -> None:
             face = color if promises[block]["smooth"] == "yes" else "white"
             panel.errorbar(times[variant], mean, error, fmt="o", color=color, markerfacecolor=face, markersize=7)
             label_at = min(mean, label_at - gap)  # not on top of the one above
-            text = title_of.strip("*").removesuffix(", the default")
+            text = title_of.strip("*").removesuffix(", the default").removeprefix("the network ")
             panel.annotate(
                 text,
                 (times[variant], mean),

@@ -14,6 +14,7 @@ from mcgm.report.summary import Spread, VariantSummary, summarize
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "local-wide": ("local, wider", "#9aa0a8"),
+    "local-wide-oriented": ("local, as large as oriented", "#74562f"),
     "element-mean": ("element means", "#5a5f68"),
     "mcgm": ("MCGM", "#1a5fb4"),
     "mcgm-paper": ("MCGM, paper", "#7fb2e5"),
@@ -64,9 +65,9 @@ def table() -> str:
         [
             *lines,
             "",
-            "Change of the error against the local network, %, mean ± standard error, paired over seeds; negative is "
-            "better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. Commands of every "
-            "line: in its section of `docs/comparison.md`.",
+            "Change of the error against the local network in each seed, %, then the mean ± standard error; "
+            "negative is better. **Bold**: the 95 % interval (Student's t) leaves zero out. One seed: no error. "
+            "Commands of every line: in its section of `docs/comparison.md`.",
         ]
     )
 

@@ -74,7 +74,7 @@ def frontier(results: Sequence[RunResult], step_times: dict[str, Any]) -> bytes:
 
 
 def sizes(found: dict[str, Any], rows: Sequence[VariantSummary], reference: str) -> bytes:
-    """Errors relative to the local network on small to large molecules."""
+    """Mean errors over seeds relative to the local network's on small to large molecules."""
     errors = found["energy_mae_mev"]
     base, atoms = np.array(errors[reference]), found["atoms"]
     canvas, axes = panels(1)
@@ -115,6 +115,11 @@ def load_sizes(folder: Path) -> dict[str, Any]:
     """What `by_size` left in a folder of results; empty where there is nothing."""
     path = folder / "by_size.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def has_sizes(folder: Path) -> bool:
+    """Whether there are errors of structures of more than one size to compare."""
+    return len(load_sizes(folder).get("atoms", ())) > 2
 
 
 def _color(result: RunResult) -> str:

@@ -61,14 +61,15 @@ def setting(suite: str, result: RunResult) -> str:
 
 def section(suite: str, folder: Path) -> str:
     """Heading, table, what a reader must know, and the figure of one comparison."""
-    results = ordered(suite, read_results(folder))
+    # cells run beside each other, stop and go on, and come from several commands: times are in the table of steps
+    untimed = (dataclasses.replace(result, inference_ms_per_molecule=None) for result in read_results(folder))
+    results = ordered(suite, list(untimed))
     first, rows = results[0], summarize(results)
-    # cells run beside each other, and stop and go on: times are in the table of steps
     shown = [dataclasses.replace(row, seconds_per_epoch=None) for row in rows]
     lines = [
         f"### {suite.capitalize()}: {setting(suite, first)}",
         "",
-        f"{SUITES[suite].capitalize()}; {first.metrics.n_structures:,} test structures.",
+        f"{SUITES[suite].capitalize()}; {first.metrics.n_structures:,} {first.part} structures.",
         "",
         markdown_table(shown).rstrip(),
         "",
@@ -91,10 +92,11 @@ def section(suite: str, folder: Path) -> str:
             "",
             f"![Errors over parameters and over the time of a step](comparison/{folder.name}-frontier.svg)",
         ]
-    if suite_figures.load_sizes(folder):
+    if suite_figures.has_sizes(folder):
         lines += [
             "",
-            "On which molecules? Each quarter of the test structures, from the smallest to the largest.",
+            "On which molecules? Each quarter of the test structures, from the smallest to the largest: mean errors "
+            "over seeds beside the local network's.",
             "",
             f"![Errors beside the local network over the number of atoms](comparison/{folder.name}-sizes.svg)",
         ]
@@ -144,8 +146,8 @@ def draw() -> None:
         if timed := _step_times(suite, results):
             times = json.loads(timed.read_text(encoding="utf-8"))["variants"]
             write_whole(FIGURES / f"{folder.name}-frontier.svg", suite_figures.frontier(results, times))
-        if sizes := suite_figures.load_sizes(folder):
-            reference = suite_recipe(suite)["reference"]
+        if suite_figures.has_sizes(folder):
+            sizes, reference = suite_figures.load_sizes(folder), suite_recipe(suite)["reference"]
             write_whole(FIGURES / f"{folder.name}-sizes.svg", suite_figures.sizes(sizes, summarize(results), reference))
 
 

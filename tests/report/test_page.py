@@ -4,12 +4,13 @@ import re
 from html.parser import HTMLParser
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from mcgm.errors import DataError
-from mcgm.report import read_results, report_command, write_report
+from mcgm.report import Predictions, read_results, report_command, write_report
 from mcgm.report.drawing import panels, svg_file
-from mcgm.report.figures import cluster_stability, learning_curves, variant_colors
+from mcgm.report.figures import cluster_stability, error_by_size, learning_curves, variant_colors
 from mcgm.report.summary import summarize
 from mcgm.report.table import columns
 from mcgm.report.view import asset, json_in_html, script_in_html
@@ -79,7 +80,7 @@ def test_the_table_holds_the_figures_that_were_computed(report, written):
     assert page.rows[1:3] == [[column.text(row) for column in chosen] for row in rows]
     assert page.rows[1][:3] == ["SchNet", "210 ± 10", "52.5 ± 2.5"]
     assert page.rows[2][-2] == "−47.5 ± 2.5"
-    assert "energy MAE 47.5\u00a0% lower (110 instead of 210 meV" in page.text
+    assert "energy MAE 47.5\u00a0% lower seed by seed (mean 110 instead of 210 meV" in page.text
 
 
 def test_hostile_names_stay_text(tmp_path, cell_writer):
@@ -141,6 +142,71 @@ def test_stability_of_clusters_is_drawn_for_the_levels_that_some_run_has(tmp_pat
     assert cluster_stability({"schnet": [local]}, {}) is None
     dataclasses.replace(clustered, reference=None).save(tmp_path / "cells/schnet_mcgm-0.json")
     assert "Stability of clusters" in write(tmp_path / "cells", tmp_path)
+
+
+def test_errors_by_size_of_other_test_sets_are_those_of_the_sizes_in_common():
+    """Errors are as many meV as there are atoms, so that any other group in the place of one would show."""
+
+    def tested(*sizes, factor=1.0):
+        energy = np.zeros(len(sizes))
+        return Predictions([str(k) for k in range(len(sizes))], sizes, energy, factor * np.array(sizes) / 1000)
+
+    def drawn(*items):
+        figure = error_by_size({"a": items}, {"a": "A"}, variant_colors(["a"]))
+        (panel,) = figure.axes
+        bands = [band.get_paths()[0].get_extents().intervaly.tolist() for band in panel.collections]
+        return [line.get_xydata().tolist() for line in panel.lines], bands
+
+    first, second = tested(2, 2, 5, 5, 9, 9), tested(2, 2, 9, 9, 20, 20, factor=3.0)
+    lines, bands = drawn(first, second)
+    assert lines == [[[2, pytest.approx(4)], [9, pytest.approx(18)]]]
+    assert bands == [pytest.approx([2, 27])]
+    assert drawn(first, tested(30, 31))[0] == []
+    assert drawn(tested(4, 4)) == ([[[4, pytest.approx(4)]]], [])
+
+
+def test_a_report_of_other_test_sets_says_so(comparison, tmp_path):
+    path = comparison / "schnet-1.json"
+    result = json.loads(path.read_text())
+    smaller = Predictions(["a", "b"], [2, 12], [0.0, 0.0], [0.2, 0.4])
+    smaller.save(comparison / result["predictions"])
+    result["metrics"] |= dataclasses.asdict(smaller.metrics)
+    path.write_text(json.dumps(result))
+    assert "The test sets differ in size" in Page(write(comparison, tmp_path)).text
+
+
+def test_errors_on_the_validation_part_are_not_called_those_of_a_test(tmp_path, cell_writer):
+    cell_writer(tmp_path / "cells", "schnet", 0, 0.2, part="validation")
+    page = Page(write(tmp_path / "cells", tmp_path))
+    assert "No test part: errors are those of the validation part" in page.text
+    assert "6 validation structures" in page.text
+    assert "Validation set, first seed" in page.text
+    assert "Test set" not in page.text
+
+
+def test_a_report_of_several_experiments_is_refused(comparison, tmp_path):
+    def change(**settings):
+        path = comparison / "schnet-1.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"config": settings}))
+
+    first = comparison / "schnet-0.json"
+    settings = {
+        "training": {"steps": 100, "seed": 0},
+        "model": {"cutoff": 5.0},
+        "data": {"path": "here", "limit": None},
+    }
+    first.write_text(json.dumps(json.loads(first.read_text()) | {"config": settings}))
+    change(training={"steps": 100, "seed": 1, "later": True}, data={"path": "there", "limit": None})
+    write(comparison, tmp_path)
+    others = (
+        ({"training": {"steps": 400}}, r"training.steps \(100, 400\)"),
+        ({"model": {"cutoff": 6.0}}, r"model.cutoff \(5.0, 6.0\)"),
+        ({"data": {"path": "there", "limit": 50}}, r"data.limit \(None, 50\)"),
+    )
+    for other, message in others:
+        change(**settings | other)
+        with pytest.raises(DataError, match=f"schnet: seeds 0 and 1 differ in {message}; required: one experiment"):
+            write(comparison, tmp_path)
 
 
 def test_results_alone_give_a_report(tmp_path, result_maker):

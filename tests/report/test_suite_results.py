@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_parts_of_one_size_are_one(suite_results, result_maker, tmp_path):
     found = suite_results.suite_figures.by_size(tmp_path, [result])
     assert found["energy_mae_mev"]["mcgm"] == pytest.approx([1, 1])
     assert len(found["atoms"]) == 3
+
+
+def test_one_size_is_no_figure_over_sizes(suite_results, kept):
+    folder = kept / "rivals-sample"
+    for atoms, shown in (([51.0], False), ([12.0, 13.0], False), ([12.0, 13.0, 20.0], True)):
+        record = {"kind": "errors by size", "atoms": atoms, "energy_mae_mev": {"local": [1.0] * (len(atoms) - 1)}}
+        (folder / "by_size.json").write_text(json.dumps(record))
+        assert ("On which molecules?" in suite_results.section("rivals", folder)) == shown
+
+
+def test_times_of_several_measurements_are_not_in_a_section(suite_results, kept):
+    text = suite_results.section("rivals", kept / "rivals-sample")
+    assert "Inference" not in text
+    assert "epoch" not in text
 
 
 def test_steps_are_named_and_a_cutoff_that_is_not_the_suites(suite_results, result_maker):

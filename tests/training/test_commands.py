@@ -108,6 +108,13 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     written = [cell.stat().st_mtime_ns for cell in cells]
     assert main(["compare", str(path), "-o", str(output)]) == 0
     assert [cell.stat().st_mtime_ns for cell in cells] == written
+    # finished cells are compared as is asked now, and reports of them too
+    capsys.readouterr()
+    assert main(["compare", str(path), "-o", str(output), "--reference", "mcgm"]) == 0
+    assert "SchNet against SchNet + MCGM + orientations" in capsys.readouterr().out
+    assert main(["report", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output / 'report.html'}\n"
+    assert "SchNet against SchNet + MCGM + orientations" in (output / "report.html").read_text()
     # a model that was deleted costs its time, not the comparison
     untimed = json.loads(cells[1].read_text()) | {"inference_ms_per_molecule": None}
     cells[1].write_text(json.dumps(untimed))
@@ -162,6 +169,44 @@ def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "odd-seed0 failed" in shown
     assert "predicts no charges" in shown
+
+
+def test_cells_that_fail_leave_the_others_and_are_run_again_alone(small_recipe, tmp_path, capsys):
+    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
+    recipe["variants"] = {"first": {"label": "first"}, "second": {"label": "second"}}
+    path, output = tmp_path / "compare.yaml", tmp_path / "out"
+    path.write_text(yaml.safe_dump(recipe))
+    (output / "runs").mkdir(parents=True)
+    obstacle = output / "runs" / "first-seed0"
+    obstacle.touch()
+    assert main(["compare", str(path), "-o", str(output)]) == 2
+    shown = capsys.readouterr().err
+    assert "1 of 2 cells failed; the same command runs what is not finished again" in shown
+    assert "first-seed0 failed (exit status 2)" in shown
+    assert f"{obstacle}: cannot be written" in shown
+    finished = json.loads((output / "cells" / "second-seed0.json").read_text())["date"]
+    assert not (output / "cells" / "first-seed0.json").exists()
+    obstacle.unlink()
+    assert main(["compare", str(path), "-o", str(output)]) == 0
+    assert "1 of 2 cells are finished already" in capsys.readouterr().out
+    assert json.loads((output / "cells" / "second-seed0.json").read_text())["date"] == finished
+    assert "second against first" in (output / "report.html").read_text()
+
+
+def test_a_cell_that_is_killed_and_many_that_fail_are_told(small_recipe, tmp_path, capsys, monkeypatch):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    program = tmp_path / "killed"
+    program.write_text(f"#!{sys.executable}\n{kill}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0, 1, 2, 3, 4], "variants": {"one": {}}}
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    assert main(["compare", str(path), "-o", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "5 of 5 cells failed" in shown
+    assert "one-seed0 failed (ended by signal 9; there may be too little memory" in shown
+    assert f"one-seed3, one-seed4 failed too: see {tmp_path / 'out' / 'runs'}" in shown
 
 
 def test_wrong_options_of_a_variant_are_met_before_the_first_training(small_recipe, tmp_path, capsys):

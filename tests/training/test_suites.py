@@ -174,7 +174,16 @@ def test_a_cell_of_a_suite_leaves_one_file_that_says_everything(suite, variant, 
     assert result.curves
     assert result.peak_memory_mb is not None
     assert result.machine["cpu"]
+    assert result.part == "test"
     assert result.config == json.loads(json.dumps(cell_settings(config, variant, 0)))
+
+
+def test_a_cell_without_a_test_part_says_on_what_it_was_tested(data_file, tmp_path):
+    data = {"path": str(data_file), "split": {"train": 0.75, "val": 0.25, "test": 0.0}}
+    content = merge(suite_recipe("rivals"), {"data": data})
+    run_cell(to_config(merge(content, overrides(TINY, CompareConfig)), CompareConfig), "local", 0, tmp_path)
+    result = RunResult.load(tmp_path / "cells" / "local-seed0.json")
+    assert (result.part, result.metrics.n_structures) == ("validation", 6)
 
 
 @pytest.fixture

@@ -19,5 +19,7 @@ def run(arguments: list[str]) -> int:
     from mcgm.report import report_command
 
     folder = known.folder / "cells" if (known.folder / "cells").is_dir() else known.folder
-    report_command(folder, known.output or folder.parent / "report.html")
+    output = known.output or folder.parent / "report.html"
+    report_command(folder, output)
+    print(output)
     return 0

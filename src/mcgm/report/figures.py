@@ -115,7 +115,8 @@ def error_by_size(
 ) -> Figure:
     """Mean absolute error in groups of molecules of like size: mean over seeds, and their range as a band.
 
-    Groups hold about as many molecules each; the point stands at the mean size of its group.
+    Groups hold about as many molecules each, all variants and seeds together; the point stands at the mean size of its
+    group. Drawn where the test sets of all seeds of a variant have molecules.
     """
     sizes = np.concatenate([item.n_atoms for items in predictions.values() for item in items])
     edges = np.unique(np.quantile(sizes, np.linspace(0, 1, SIZE_GROUPS + 1)))
@@ -124,12 +125,8 @@ def error_by_size(
     titles = ("Energy MAE / meV", "Force MAE / meV/Å")
     for panel, title, errors_of in zip(axes, titles, (_energy_errors, _force_errors), strict=False):
         for variant, items in predictions.items():
-            rows = [_by_size(item, errors_of(item), edges) for item in items]
-            if len({len(row[0]) for row in rows}) > 1:
-                continue  # seeds with test sets of other sizes, as the notes say: nothing to take a mean over
-            _mean_and_range(
-                panel, rows[0][0], np.stack([row[1] for row in rows]), colors[variant], labels[variant], "o"
-            )
+            place, errors = _by_size(items, [errors_of(item) for item in items], edges)
+            _mean_and_range(panel, place, errors, colors[variant], labels[variant], "o")
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set(xlabel="Atoms per molecule", ylabel=title)
         panel.set_ylim(bottom=0)
@@ -211,11 +208,13 @@ def _force_errors(item: Predictions) -> np.ndarray:
     return np.bincount(molecule, per_atom, len(item.n_atoms)) / item.n_atoms
 
 
-def _by_size(item: Predictions, errors: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean size and mean error of each group that holds molecules."""
-    group = np.clip(np.searchsorted(edges, item.n_atoms, side="right") - 1, 0, max(len(edges) - 2, 0))
-    present = np.unique(group)
-    return (
-        np.array([item.n_atoms[group == k].mean() for k in present]),
-        np.array([errors[group == k].mean() for k in present]),
-    )
+def _by_size(
+    items: Sequence[Predictions], errors: Sequence[np.ndarray], edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean size of each group in which every seed has molecules, and the mean errors there (run, group)."""
+    most = max(len(edges) - 2, 0)
+    groups = [np.clip(np.searchsorted(edges, item.n_atoms, side="right") - 1, 0, most) for item in items]
+    common = sorted(set.intersection(*(set(group.tolist()) for group in groups)))
+    sizes, group_of = np.concatenate([item.n_atoms for item in items]), np.concatenate(groups)
+    means = [[row[group == k].mean() for k in common] for row, group in zip(errors, groups, strict=True)]
+    return np.array([sizes[group_of == k].mean() for k in common]), np.array(means)

@@ -80,7 +80,7 @@ def write_report(results: Sequence[RunResult], folder: Path, output: Path) -> No
         "notes": f'<ul class="notes">{found}</ul>' if found else "",
         "table": html_table(rows, colors),
         "caption": escape(caption(rows)),
-        "figures": "".join(_figure_section(name, drawing) for name, drawing in drawings.items()),
+        "figures": "".join(_figure_section(name, drawing, newest.part) for name, drawing in drawings.items()),
         "view": view_section(_molecules(groups, Path(folder)), _labels(groups)),
         "provenance": _provenance(groups, newest),
     }
@@ -110,8 +110,9 @@ def _figures(groups: Groups, folder: Path, colors: Mapping[str, str]) -> dict[st
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _figure_section(name: str, drawing: bytes) -> str:
+def _figure_section(name: str, drawing: bytes, part: str) -> str:
     title, text = CAPTIONS[name]
+    text = text.replace("Test set", f"{part.capitalize()} set")
     picture = inline_svg(drawing, title)
     return f"<section><h2>{title}</h2><figure>{picture}<figcaption>{text}</figcaption></figure></section>\n"
 
@@ -140,7 +141,7 @@ def _meta(results: Sequence[RunResult], newest: RunResult) -> str:
         newest.date[:10],
         f"{len(results)} runs",
         f"{seeds} {'seed' if seeds == 1 else 'seeds'}",
-        f"{newest.metrics.n_structures:,} test structures",
+        f"{newest.metrics.n_structures:,} {newest.part} structures",
         f"commit {newest.commit[:12]}" if newest.commit else "",
     ]
     return " · ".join(part for part in parts if part)

@@ -81,6 +81,7 @@ class RunResult:
     variant to compare with; `None`, or the own key, for a variant that is compared with no other.
     `predictions` and `clusters` are names of files in the same folder, written by `Predictions.save` and
     `save_molecules`. `inference_ms_per_molecule` is energy (and forces, if trained on them) per test structure.
+    `part` is that of the data on which it was tested: "test", or "validation" where nothing was kept for a test.
     `config` is every setting as plain JSON values; `data` the files that were read, each with its size and a digest of
     its ends; `machine` at least cpu, cores, torch, python; `date` is ISO 8601;
     `command` repeats the run.
@@ -110,6 +111,7 @@ class RunResult:
     machine: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    part: str = "test"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -201,11 +203,17 @@ def require_one_experiment(results: Sequence[RunResult]) -> None:
     first: dict[str, RunResult] = {}
     for result in results:
         other = first.setdefault(result.variant, result)
-        for section in ("model", "training"):
-            ours, theirs = (item.config.get(section) or {} for item in (result, other))
-            for key in sorted(ours.keys() & theirs.keys() - {"seed"}):
-                if ours[key] != theirs[key]:
-                    raise DataError(
-                        f"{result.variant}: seeds {other.seed} and {result.seed} differ in {section}.{key} "
-                        f"({theirs[key]}, {ours[key]}); required: one experiment. Move the cells of the other one away."
-                    )
+        for section in ("data", "model", "training"):
+            for key in differing(section, other, result):
+                theirs, ours = (item.config[section][key] for item in (other, result))
+                raise DataError(
+                    f"{result.variant}: seeds {other.seed} and {result.seed} differ in {section}.{key} "
+                    f"({theirs}, {ours}); required: one experiment. Move the cells of the other one away."
+                )
+
+
+def differing(section: str, first: RunResult, second: RunResult) -> list[str]:
+    """Settings that both have, with other values; the seed apart, and where the same data may lie elsewhere."""
+    ours, theirs = (item.config.get(section) or {} for item in (first, second))
+    keys = sorted(ours.keys() & theirs.keys() - {"seed", "path", "val", "test", "name"})
+    return [key for key in keys if ours[key] != theirs[key]]

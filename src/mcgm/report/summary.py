@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import stdtrit
 
 from mcgm.errors import DataError
-from mcgm.report.result import RunResult
+from mcgm.report.result import RunResult, differing
 
 CONFIDENCE = 0.95
 
@@ -63,7 +63,8 @@ class VariantSummary:
     """One row of the table. Errors in meV, meV/Å, meV/Å³; changes in per cent against the reference, paired over seeds.
 
     A change is the mean over the seeds that both variants have of 100 (error - error of reference) / error of
-    reference: negative is better. `None` where nothing was measured or nothing is compared.
+    reference, seed by seed: negative is better, and in general not the change of the mean error. `None` where nothing
+    was measured or nothing is compared. `in_common` has the mean errors of these seeds, its own and the reference's.
     """
 
     variant: str
@@ -79,6 +80,7 @@ class VariantSummary:
     force_change: Spread | None
     stress: Spread | None = None
     stress_change: Spread | None = None
+    in_common: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def summarize(results: Sequence[RunResult]) -> tuple[VariantSummary, ...]:
@@ -131,7 +133,7 @@ def reference_of(result: RunResult) -> str | None:
 
 
 def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
-    """What a reader must know before trusting the comparison: seeds, commits, machines or test sets that differ."""
+    """What a reader must know before trusting the comparison: seeds, trainings, test sets or machines that differ."""
     variants = group_by_variant(results)
     seeds = {tuple(run.seed for run in runs) for runs in variants.values()}
     found = []
@@ -139,13 +141,35 @@ def notes(results: Sequence[RunResult]) -> tuple[str, ...]:
         found.append("One seed per variant: the spread is unknown, small differences mean nothing.")
     if len(seeds) > 1:
         found.append("Not every variant has the same seeds; relative changes use the seeds that both have.")
+    if any(result.part == "validation" for result in results):
+        found.append("No test part: errors are those of the validation part, by which the best weights were chosen.")
+    if unlike := _unlike(results):
+        found.append(f"Variants were not trained alike: {', '.join(unlike)} differ.")
     if len({result.metrics.n_structures for result in results}) > 1:
         found.append("The test sets differ in size, so the errors are not strictly comparable.")
     if len({result.commit for result in results}) > 1:
         found.append("The runs come from different commits.")
     if len({repr(sorted(result.machine.items())) for result in results}) > 1:
         found.append("The runs come from different machines or versions: compare times with care.")
+    if not _timed_together(variants.values()):
+        found.append("Not all variants were timed side by side: compare times with care.")
     return tuple(found)
+
+
+def _timed_together(variants: Collection[Sequence[RunResult]]) -> bool:
+    """Whether all times can be of one measurement: seeds of a variant then share theirs, variants their commands."""
+    times = [{run.inference_ms_per_molecule for run in runs} for runs in variants]
+    if all(found == {None} for found in times):
+        return True
+    commands = {frozenset(run.command for run in runs) for runs in variants}
+    return all(len(found) == 1 and None not in found for found in times) and len(commands) == 1
+
+
+def _unlike(results: Sequence[RunResult]) -> list[str]:
+    """Settings of data and training in which runs differ."""
+    pairs = [(section, result) for result in results[1:] for section in ("data", "training")]
+    found = (f"{section}.{key}" for section, result in pairs for key in differing(section, results[0], result))
+    return sorted(set(found))
 
 
 @dataclass(frozen=True)
@@ -168,32 +192,36 @@ def plain(sentence: Sequence[Phrase]) -> str:
 
 
 def _sentence(row: VariantSummary, reference: VariantSummary) -> tuple[Phrase, ...]:
+    quantities = (
+        ("energy", row.energy_change, row.energy, reference.energy, "meV"),
+        ("force", row.force_change, row.force, reference.force, "meV/Å"),
+        ("stress", row.stress_change, row.stress, reference.stress, "meV/Å³"),
+    )
     phrases = [Phrase(f"{row.label} against {reference.label}: ")]
-    phrases += _finding("energy", row.energy_change, row.energy, reference.energy, "meV")
-    if row.force is not None and reference.force is not None:
-        phrases += [Phrase("; "), *_finding("force", row.force_change, row.force, reference.force, "meV/Å")]
-    if row.stress is not None and reference.stress is not None:
-        phrases += [Phrase("; "), *_finding("stress", row.stress_change, row.stress, reference.stress, "meV/Å³")]
+    for name, change, value, other, unit in quantities:
+        if value is not None and other is not None:
+            means = row.in_common.get(name, (value.mean, other.mean))
+            phrases += [Phrase("; ")] if len(phrases) > 1 else []
+            phrases += _finding(name, change, means, unit, common=name in row.in_common)
     return (*phrases, Phrase("."))
 
 
-def _finding(name: str, change: Spread | None, value: Spread, reference: Spread, unit: str) -> list[Phrase]:
-    figures = f"{number(value.mean)} instead of {number(reference.mean)} {unit}"
+def _finding(name: str, change: Spread | None, means: tuple[float, float], unit: str, *, common: bool) -> list[Phrase]:
+    figures = f"{number(means[0])} instead of {number(means[1])} {unit}"
     if change is None:
-        return [Phrase(f"{name} MAE {figures} (no seed in common)")]
+        why = "no change in per cent, as the reference has no error" if common else "no seed in common"
+        return [Phrase(f"{name} MAE {figures} ({why})")]
     size = f"{abs(change.mean):.1f}\u00a0% {'lower' if change.mean < 0 else 'higher'}"
     start = Phrase(f"{name} MAE ")
     if change.interval is None:
         return [start, Phrase(size, change.tone), Phrase(f" ({figures}; one seed, spread unknown)")]
     low, high = change.interval
     interval = f"95\u00a0% interval {signed(low)} to {signed(high)}\u00a0% over {change.count} seeds"
+    figures = f"(mean {figures}; {interval})"
     if change.verdict == "within noise":
-        return [
-            start,
-            Phrase("not distinguishable", change.tone),
-            Phrase(f", {size} but within noise ({figures}; {interval})"),
-        ]
-    return [start, Phrase(size, change.tone), Phrase(f" ({figures}; {interval})")]
+        found = Phrase("not distinguishable", change.tone)
+        return [start, found, Phrase(f", {size} seed by seed but within noise {figures}")]
+    return [start, Phrase(size, change.tone), Phrase(f" seed by seed {figures}")]
 
 
 def number(value: float) -> str:
@@ -227,6 +255,8 @@ def _summary(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Varia
     energies, seconds = spread(energy), spread(lambda run: run.seconds_per_epoch)
     assert energies is not None
     assert seconds is not None
+    values = {"energy": energy, "force": force, "stress": stress}
+    pairs = {name: _pairs(runs, reference, value) for name, value in values.items()}
     return VariantSummary(
         variant=runs[0].variant,
         label=runs[0].label,
@@ -237,17 +267,29 @@ def _summary(runs: Sequence[RunResult], reference: Sequence[RunResult]) -> Varia
         force=spread(force),
         seconds_per_epoch=seconds,
         inference=spread(lambda run: run.inference_ms_per_molecule),
-        energy_change=_change(runs, reference, energy),
-        force_change=_change(runs, reference, force),
+        energy_change=_change(pairs["energy"]),
+        force_change=_change(pairs["force"]),
         stress=spread(stress),
-        stress_change=_change(runs, reference, stress),
+        stress_change=_change(pairs["stress"]),
+        in_common={
+            name: (float(np.mean([new for new, _ in found])), float(np.mean([old for _, old in found])))
+            for name, found in pairs.items()
+            if found
+        },
     )
 
 
-def _change(
+def _pairs(
     runs: Sequence[RunResult], reference: Sequence[RunResult], value: Callable[[RunResult], float | None]
-) -> Spread | None:
-    """Change in per cent, seed by seed."""
+) -> list[tuple[float, float]]:
+    """Own value and the reference's, of every seed that has both."""
     before = {run.seed: value(run) for run in reference}
-    pairs = [(before.get(run.seed), value(run)) for run in runs]
-    return Spread.of(100 * (new - old) / old for old, new in pairs if old and new is not None)
+    found = ((value(run), before.get(run.seed)) for run in runs)
+    return [(new, old) for new, old in found if new is not None and old is not None]
+
+
+def _change(pairs: Sequence[tuple[float, float]]) -> Spread | None:
+    """Change in per cent, seed by seed; `None` without a pair, or where a reference is zero."""
+    if any(old == 0 for _, old in pairs):
+        return None
+    return Spread.of(100 * (new - old) / old for new, old in pairs)

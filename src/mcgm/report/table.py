@@ -55,9 +55,10 @@ def caption(rows: Sequence[VariantSummary]) -> str:
         return seeds
     labels = {row.variant: row.label for row in rows}
     references = [labels[key] for key in dict.fromkeys(row.reference for row in rows) if key is not None]
-    change = f"Change: against {' or '.join(references)}, paired over seeds; negative is better"
+    change = f"Change: against {' or '.join(references)}"
     if counts[-1] == 1:
-        return f"{seeds} {change}."
+        return f"{seeds} {change}; negative is better."
+    change += " in each seed, then the mean over seeds; negative is better"
     return f"{seeds} {change}, and within noise where the 95 % interval of the mean (Student's t) holds 0."
 
 
@@ -112,11 +113,14 @@ def html_table(rows: Sequence[VariantSummary], colors: dict[str, str]) -> str:
 
 
 def spread_text(spread: Spread | None) -> str:
-    """Mean, and its standard error with the same digits."""
+    """Mean, and its standard error with the same digits: one more where it would round to zero."""
     if spread is None:
         return ABSENT
-    mean = number(spread.mean)
-    return mean if spread.error is None else f"{mean} ± {spread.error:.{decimals(spread.mean)}f}"
+    if spread.error is None:
+        return number(spread.mean)
+    digits = decimals(spread.mean)
+    digits += 0 < spread.error < 0.5 * 10.0**-digits
+    return f"{spread.mean:.{digits}f} ± {spread.error:.{digits}f}"
 
 
 def mean_text(spread: Spread | None) -> str:

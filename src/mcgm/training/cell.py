@@ -81,6 +81,7 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
         machine=machine(config.threads),
         config=cell_settings(config, variant, seed),
         data=files,
+        part="test" if len(trained.parts.test) else "validation",
     )
     result.save(cells / f"{name}.json")
 

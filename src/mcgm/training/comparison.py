@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +27,9 @@ from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.widening import parameters, widened
 
 Cell = tuple[str, int]
+
+SHOWN = 3
+"""Failed cells whose logs are in the message."""
 
 
 def check(config: CompareConfig) -> None:
@@ -58,7 +63,7 @@ def compare(config: CompareConfig, output: Path, console: Console) -> list[RunRe
 
     Raises:
         ConfigError: see `check`.
-        TrainingError: a cell failed; the message has the end of its log.
+        TrainingError: cells failed, after all others are finished; the message has the end of their logs.
     """
     check(config)
     with claimed(output / LOCK, str(output)):
@@ -79,7 +84,7 @@ def _compare(config: CompareConfig, output: Path, console: Console) -> list[RunR
     if pending:
         _open_data_once(config)
         _run_all(pending, recipe, config, output, console)
-    results = [_require(config, cell, output) for cell in cells]
+    results = [_as_asked(config, _require(config, cell, output), output) for cell in cells]
     if any(result.inference_ms_per_molecule is None for result in results):
         console.print("timing the variants side by side")
         results = _timed(config, results, output, console)
@@ -130,6 +135,15 @@ def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:
     return result
 
 
+def _as_asked(config: CompareConfig, result: RunResult, output: Path) -> RunResult:
+    """A result with the label and the reference of now, which no training depends on; kept so where they are others."""
+    name = result.variant
+    asked = dataclasses.replace(result, label=config.variants[name].label or name, reference=config.reference_of(name))
+    if asked != result:
+        asked.save(output / "cells" / f"{cell_name(name, result.seed)}.json")
+    return asked
+
+
 def _open_data_once(config: CompareConfig) -> None:
     """Convert the data before the workers start, and meet its errors here."""
     from mcgm.training.preparation import open_parts
@@ -145,14 +159,15 @@ def _run_all(pending: list[Cell], recipe: Path, config: CompareConfig, output: P
         with ThreadPoolExecutor(max_workers=config.processes) as pool:
             futures = [pool.submit(worker.run) for worker in workers]
             try:
-                for future in futures:
-                    future.result()
+                failures = [failure for future in futures if (failure := future.result()) is not None]
             except BaseException:
                 for future in futures:
                     future.cancel()
                 for process in running:
                     process.terminate()
                 raise
+    if failures:
+        raise TrainingError(_failed(failures, len(pending), output))
 
 
 class _Worker:
@@ -173,8 +188,8 @@ class _Worker:
         label = config.variants[variant].label or variant
         self.task = progress.add_task(f"{label}, seed {seed}", total=None, errors="waiting", start=False)
 
-    def run(self) -> None:
-        """Start, follow and wait."""
+    def run(self) -> str | None:
+        """Start, follow and wait; how it failed, if it did."""
         variant, seed = self.cell
         name = cell_name(variant, seed)
         self.progress.start_task(self.task)
@@ -191,9 +206,11 @@ class _Worker:
             self.running.append(process)
             with process:
                 self._follow(process)
-        if process.returncode != 0:
-            end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
-            raise TrainingError(f"{name} failed (exit status {process.returncode}); {log} ends with:\n{end}")
+        if process.returncode == 0:
+            return None
+        self.progress.update(self.task, errors="failed")
+        end = "\n".join(log.read_text(encoding="utf-8").splitlines()[-8:])
+        return f"{name} failed ({_ending(process.returncode)}); {log} ends with:\n{end}"
 
     def _follow(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -208,6 +225,23 @@ class _Worker:
             self.progress.update(self.task, completed=state["step"], total=state["total_steps"], errors=errors)
             if not self.progress.console.is_terminal and state["step"] >= state["total_steps"]:
                 self.progress.console.print(f"{self.progress.tasks[self.task].description}: {errors}")
+
+
+def _failed(failures: Sequence[str], count: int, output: Path) -> str:
+    """What went wrong, in full for the first few."""
+    lines = [f"{len(failures)} of {count} cells failed; the same command runs what is not finished again."]
+    lines += failures[:SHOWN]
+    if len(failures) > SHOWN:
+        names = ", ".join(failure.partition(" ")[0] for failure in failures[SHOWN:])
+        lines.append(f"{names} failed too: see {output / 'runs'}.")
+    return "\n\n".join(lines)
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    hint = "; there may be too little memory: use fewer processes" if -returncode == signal.SIGKILL else ""
+    return f"ended by signal {-returncode}{hint}"
 
 
 def _timed(config: CompareConfig, results: list[RunResult], output: Path, console: Console) -> list[RunResult]:

@@ -94,27 +94,28 @@ class PotentialModule(lightning.LightningModule):
         clustering is "re-executed at each training epoch").
         """
         self.epoch_clusters = []
-
-        def clusters(portion: Portion) -> list[Hierarchies]:
-            batch, generator = portion.data.batch, self._generator(-1 - self.current_epoch)
-            with torch.no_grad():
-                found = self.potential(batch, forces=False, generator=generator).clusters
-            return by_structure(found, batch)
-
         too_large = ""
         try:
             for data in self.trainer.datamodule.epoch_dataloader():  # type: ignore[attr-defined]
-                parts = in_parts(self.clustering_splitter, self.potential, Portion(data.to(self.device)), clusters)
+                parts = in_parts(self.clustering_splitter, self.potential, Portion(data.to(self.device)), self.cluster)
                 self.epoch_clusters.append([found for part in parts for found in part])
         except TooLargeError as error:
             too_large = str(error)
         raise_too_large(too_large)
 
+    def cluster(self, portion: Portion) -> list[Hierarchies]:
+        """The clusters of each structure, with the weights of now."""
+        batch, generator = portion.data.batch, self._generator(-1 - self.current_epoch)
+        with torch.no_grad():
+            found = self.potential(batch, forces=False, generator=generator).clusters
+        return by_structure(found, batch)
+
     def _generator(self, number: int) -> torch.Generator:
         """A source of chance that depends on seed and number alone; rules draw from it by structure."""
         return torch.Generator(device=self.device).manual_seed(self.config.seed * 1_000_003 + number)
 
-    def _predict(self, portion: Portion) -> Prediction:
+    def predict_portion(self, portion: Portion) -> Prediction:
+        """What a training step asks of the network, as it asks: compiled or not, with prescribed clusters or not."""
         batch = portion.data.batch
         stress = self.config.loss.stress_weight > 0 and batch.periodic
         options = {"clusters": portion.prescribed, "generator": self._generator(self.global_step)}
@@ -132,7 +133,9 @@ class PotentialModule(lightning.LightningModule):
         charges = self.potential.has_charges
         counts = total(label_counts(data, self.config.loss, forces=self.forces, charges=charges) * counted)
         parameters = self._trained()
-        differentiate = Differentiator(self._predict, parameters, self.config.loss, counts, factor=float(counted))
+        differentiate = Differentiator(
+            self.predict_portion, parameters, self.config.loss, counts, factor=float(counted)
+        )
         step, too_large = GradientSum(parameters), ""
         try:
             for share in in_parts(self.training_splitter, self.potential, whole, differentiate):
