@@ -227,6 +227,9 @@ def test_objects_are_accepted_in_place_of_names():
         ({"long_range_options": {"reductions": 3}}, "unknown option 'reductions'. Did you mean 'reduction'"),
         ({"long_range_options": {"levels": 0}}, "levels is 0"),
         ({"long_range": "none", "long_range_options": {"levels": 2}}, "unknown option 'levels'"),
+        ({"elements": [1, 300]}, "elements: 300 is no element; required: atomic numbers, 1 to 118"),
+        ({"elements": ["H"]}, "elements: 'H' is no element"),
+        ({"elements": []}, "elements is empty"),
     ],
 )
 def test_a_wrong_name_or_option_is_an_error_that_tells_the_nearest(options, message):
