@@ -230,6 +230,14 @@ def test_a_constant_learning_rate_goes_on_with_more_epochs_without_a_word(recipe
     assert not caplog.records
 
 
+def test_weight_decay_is_that_of_the_recipe_that_goes_on(recipe, tmp_path):
+    for epochs, decay in ((1, 0.01), (2, 0.5)):
+        changes = {"training": {"epochs": epochs, "weight_decay": decay}}
+        train(to_config(merge(recipe, changes), TrainConfig), tmp_path, resume=True)
+        (optimiser,) = read_state(tmp_path / "last.ckpt")["optimizer_states"]
+        assert [group["weight_decay"] for group in optimiser["param_groups"]] == [decay]
+
+
 def test_a_training_that_stopped_early_stays_stopped(recipe, tmp_path):
     config = to_config(merge(recipe, {"training": {"learning_rate": 1e-30, "early_stopping": 1}}), TrainConfig)
     first = train(config, tmp_path)

@@ -225,10 +225,14 @@ class PotentialModule(lightning.LightningModule):
         return torch.optim.AdamW(self._trained(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of this step, and torch's own generator: some network may draw from it."""
+        """Set the learning rate of this step, and torch's own generator: some network may draw from it.
+
+        Weight decay too: an optimiser that was restored has that of the recipe before.
+        """
         torch.manual_seed(self._generator(self.global_step).initial_seed() + self.global_rank)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self._learning_rate(self.global_step)
+            group["weight_decay"] = self.config.weight_decay
 
     def _learning_rate(self, step: int) -> float:
         return self.config.learning_rate * self.schedule.factor(step)
