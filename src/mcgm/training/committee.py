@@ -67,7 +67,7 @@ def _train(config: TrainConfig, output: Path, *, resume: bool, reporter: Reporte
 def _starts(config: TrainConfig) -> list[StartConfig]:
     """What each member starts with: of a committee, each one of its own."""
     start = config.start
-    if start.model is None:
+    if start.model is None or start.member is not None:
         return [start] * config.seeds
     path, _ = identified(start)
     committee = read_header(path)["committee"]

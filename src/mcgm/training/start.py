@@ -62,7 +62,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
     proposed = {"long_range": SAVED} | {key: earlier[key] for key in REFERENCES if key in earlier}
     others = {key: value for key, value in given.items() if key not in NETWORK}
     precision = str(saved.dtype).removeprefix("torch.")
-    seeds = {"seeds": len(saved.members)} if isinstance(saved, Committee) else {}
+    seeds = {"seeds": len(saved.members)} if isinstance(saved, Committee) and start.member is None else {}
     return (
         seeds
         | dict(content)
@@ -106,14 +106,24 @@ def saved_network(start: StartConfig) -> NetworkPotential:
     path, _ = identified(start)
     saved = load(path)
     if isinstance(saved, Committee):
-        if start.member is None:
-            raise ConfigError(
-                f"start.model: {path} is a committee of {len(saved.members)}; required: --seeds {len(saved.members)}, "
-                "to go on with all members, or the file of one of them (members/seed-.../model.safetensors)."
-            )
-        return saved.members[start.member]
+        return saved.members[_member(start.member, len(saved.members), path)]
     assert isinstance(saved, NetworkPotential)
+    if start.member is not None:
+        raise ConfigError(f"start.member is {start.member}, but {path} is a single model. Leave start.member out.")
     return saved
+
+
+def _member(member: int | None, count: int, path: Path) -> int:
+    if member is None:
+        raise ConfigError(
+            f"start.model: {path} is a committee of {count}; required: --seeds {count}, to go on with all members, or "
+            f"start.member (0 to {count - 1}), to start with one of them."
+        )
+    if not 0 <= member < count:
+        raise ConfigError(
+            f"start.member is {member}; required: 0 to {count - 1}, for {path} is a committee of {count}."
+        )
+    return member
 
 
 def _require_same(saved: Potential, decided: Mapping[str, Any], given: Mapping[str, Any]) -> None:
