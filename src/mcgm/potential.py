@@ -258,7 +258,8 @@ class NetworkPotential(Potential):
                 "Make it with cutoff=potential.cutoff."
             )
         self._check_elements(batch)
-        return batch.replace(index=BatchIndex(self.backbone.index(batch), self.long_range.index(batch)))
+        with exact(batch.device):
+            return batch.replace(index=BatchIndex(self.backbone.index(batch), self.long_range.index(batch)))
 
     def _check_elements(self, batch: Batch) -> None:
         if self.elements is None:
