@@ -463,6 +463,7 @@ def test_a_wrong_description_of_the_model_is_an_error_that_says_what_to_give(opt
     ("change", "say"),
     [
         (lambda model: {"layers": []}, "layers is empty"),
+        (lambda model: {"long_range": None}, "long_range is None; required: a name"),
         (lambda model: {"long_range": "mcmg"}, "Did you mean"),
         (lambda model: {"long_range": MCGM.paper(recluster="epoch")}, "recluster"),
     ],

@@ -65,6 +65,8 @@ def attach(
         if long_range not in BLOCKS:
             raise ConfigError(unknown_name("long-range block", long_range, BLOCKS))
         long_range = BLOCKS[long_range]()
+    if not isinstance(long_range, LongRangeSpec):
+        raise ConfigError(f"long_range is {long_range!r}; required: a name, or a specification such as MCGM().")
     if hasattr(model, CHILD):
         raise ConfigError(
             f"{type(model).__name__} has an attribute {CHILD!r} already; remove() the earlier attachment."
