@@ -257,6 +257,7 @@ def test_precision_and_references_are_those_of_the_file_unless_the_recipe_says_o
         ({"training": {"freeze": "heads"}}, r"training\.freeze"),
         ({"start": {"model": "local"}, "training": {"freeze": "backbone"}}, r"no long-range block .* left to train"),
         ({"start": {"model": "local"}, "training": {"freeze": "long_range"}}, r"no long-range block .* to freeze"),
+        ({"model": {"long_range": "mcgm_paper"}, "training": {"freeze": "long_range"}}, "starts fresh. Leave model"),
         ({"start": {"model": None}, "training": {"freeze": "backbone"}}, "required: a saved model to start from"),
         ({"start": {"model": None}, "model": {"long_range": "saved"}}, "required: a saved model to start from"),
     ],
