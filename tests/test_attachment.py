@@ -196,6 +196,110 @@ def drawing_schnet(seed: int | None) -> nn.Module:
     return attached_schnet(OVER_ATOMS, generator=generator).train()
 
 
+class OwnForces(nn.Module):
+    """Differentiates inside `forward`: by the positions that it is given, by a copy, or by a strain."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.inner = schnet().double()
+        self.by = by
+
+    def forward(self, numbers: Tensor, positions: Tensor, structure: Tensor) -> tuple[Tensor, Tensor]:
+        strain = torch.zeros(3, 3, dtype=positions.dtype, requires_grad=self.by == "strain")
+        if self.by == "given":
+            positions.requires_grad_()
+        if self.by == "copy":
+            positions = positions.detach().clone().requires_grad_()
+        moved = positions + positions @ strain
+        energy = self.inner(numbers, moved, structure)
+        sought = strain if self.by == "strain" else positions
+        return energy, torch.autograd.grad(energy.sum(), sought)[0]
+
+
+def own_forces(by: str, block: str, *, outside: bool) -> nn.Module:
+    model = OwnForces(by)
+    at = {"energy_from": model.inner} if outside else {}
+    attach(
+        model if outside else model.inner,
+        block,
+        layers=model.inner.interactions,
+        channels=WIDTH,
+        cutoff=CUTOFF,
+        **at,  # type: ignore[arg-type]
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize("block", ["mcgm", "mcgm_oriented", "mcgm_charges", "ewald"])
+@pytest.mark.parametrize(("by", "outside"), [("given", True), ("given", False), ("copy", False)])
+def test_forces_that_a_model_makes_itself_have_the_blocks_part(by: str, outside: bool, block: str) -> None:
+    model = own_forces(by, block, outside=outside)
+    numbers, positions, structure = batch_of(ETHANOL, WATER)
+    positions = positions.double()
+    _, gradient = model(numbers, positions.clone(), structure)
+    for atom, axis in ((0, 0), (4, 2), (10, 1)):
+        step = torch.zeros_like(positions)
+        step[atom, axis] = 1e-4
+        ends = [model(numbers, positions + sign * step, structure)[0].sum() for sign in (1, -1)]
+        assert abs((ends[0] - ends[1]) / 2e-4 - gradient[atom, axis]) < 1e-6
+
+
+@pytest.mark.parametrize("by", ["copy", "strain"])
+def test_a_block_that_would_be_missing_in_a_models_own_forces_is_refused(by: str) -> None:
+    inputs = [item.double() if item.is_floating_point() else item for item in batch_of(ETHANOL)]
+    model = own_forces(by, "mcgm_oriented", outside=True)
+    with pytest.raises(ConfigError, match=r"OwnForces\.forward differentiates by positions or a strain that it makes"):
+        model(*inputs)
+    assert own_forces(by, "mcgm_oriented", outside=False)(*inputs)[1].isfinite().all()
+    assert own_forces(by, "mcgm", outside=True)(*inputs)[1].isfinite().all()
+
+
+class Dense(nn.Module):
+    """One layer of a network that takes all atoms as neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, features: Tensor, near: Tensor) -> Tensor:
+        return torch.tanh(near @ self.linear(features))
+
+
+class DenseNetwork(nn.Module):
+    """Runs under `torch.autocast`, as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(100, WIDTH)
+        self.layers = nn.ModuleList(Dense() for _ in range(2))
+        self.energy = nn.Linear(WIDTH, 1)
+
+    def forward(self, numbers: Tensor, positions: Tensor) -> Tensor:
+        near = torch.exp(-(positions[:, None] - positions).square().sum(-1))
+        features = self.embedding(numbers)
+        for layer in self.layers:
+            features = features + layer(features, near)
+        return self.energy(features).sum(0)
+
+
+@pytest.mark.parametrize("block", [name for name in BLOCKS if name != "none"])
+def test_a_block_in_a_network_in_bfloat16_is_exact_and_learns(block: str) -> None:
+    torch.manual_seed(0)
+    model = DenseNetwork()
+    attach(model, block, layers=model.layers, channels=WIDTH, cutoff=CUTOFF)
+    numbers, positions, _ = batch_of(ETHANOL)
+    positions.requires_grad_()
+    with torch.no_grad():
+        exactly = model(numbers, positions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        energy = model(numbers, positions)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+    assert (energy - exactly).abs() < 0.03 * exactly.abs() + 0.1
+    gradient.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert model.long_range.gain.grad.abs().max() > 0
+
+
 def test_rules_draw_from_the_generator_while_the_model_trains_and_not_else() -> None:
     inputs = batch_of(ETHANOL, BENZENE)
     drawing, again, without = drawing_schnet(5), drawing_schnet(5), drawing_schnet(None)
@@ -359,6 +463,7 @@ def test_a_wrong_description_of_the_model_is_an_error_that_says_what_to_give(opt
     ("change", "say"),
     [
         (lambda model: {"layers": []}, "layers is empty"),
+        (lambda model: {"long_range": None}, "long_range is None; required: a name"),
         (lambda model: {"long_range": "mcmg"}, "Did you mean"),
         (lambda model: {"long_range": MCGM.paper(recluster="epoch")}, "recluster"),
     ],

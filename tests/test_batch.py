@@ -42,6 +42,8 @@ def test_edges_stay_within_their_structure_and_below_the_cutoff():
 def test_an_empty_batch_and_coincident_atoms_are_refused_by_name():
     with pytest.raises(StructureError, match="at least one structure"):
         Batch.from_structures([], cutoff=3.0)
+    with pytest.raises(StructureError, match=r"required: a list of them, as in from_atoms"):
+        Batch.from_atoms(molecule("H2O"), cutoff=3.0)
     with pytest.raises(StructureError, match="structure '1': atoms 0 and 1"):
         Batch.from_atoms([molecule("H2O"), Atoms("H2", np.zeros((2, 3)))], cutoff=3.0)
 

@@ -5,6 +5,7 @@ import torch
 
 from mcgm import Batch, build
 from mcgm.data import Dataset
+from mcgm.long_range import BLOCKS
 from mcgm.segments import segment_sum
 
 
@@ -30,7 +31,7 @@ def difference(one, other):
 
 BACKBONES = ("schnet", "painn", "visnet", "dimenet++", "gemnet-t")
 CASES = [(backbone, block) for backbone in BACKBONES for block in ("none", "mcgm", "mcgm_paper")]
-CASES += [("painn", block) for block in ("range", "ewald", "charges")]
+CASES += [("painn", block) for block in ("range", "ewald", "charges", "mcgm_oriented")]
 
 
 @pytest.mark.parametrize(("backbone", "block"), CASES)
@@ -40,6 +41,16 @@ def test_lower_precision_is_that_of_eight_bits(structures, backbone, block):
     assert 1e-4 < difference(single.forces, mixed.forces) < 0.05
     for levels in mixed.clusters:
         assert all(level.assignment.weight.dtype == torch.float32 for level in levels)
+
+
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+def test_a_batch_without_an_index_is_indexed_exactly(structures, block):
+    torch.manual_seed(0)
+    potential = build(long_range=block, cutoff=4.0)
+    batch = Batch.from_structures(structures, cutoff=4.0)
+    indexed = potential.index(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(potential(batch).energy, potential(indexed).energy)
 
 
 def test_far_from_the_origin_nothing_changes(structures):

@@ -120,6 +120,17 @@ def test_forces_need_no_gradient_mode_and_evaluation_leaves_no_graph():
     assert not batch.positions.requires_grad
 
 
+def test_forces_in_inference_mode_are_refused_with_the_way_out():
+    potential = build(cutoff=4.0).eval()
+    batch = Batch.from_atoms([molecule("H2O")], cutoff=4.0)
+    with torch.inference_mode():
+        assert potential(batch, forces=False).energy.isfinite()
+        with pytest.raises(ConfigError, match=r"Use torch\.no_grad\(\)"):
+            potential(batch)
+    with torch.no_grad():
+        assert potential(batch).forces.isfinite().all()
+
+
 def test_training_gives_energies_and_forces_that_reach_the_weights():
     potential = make().train()
     prediction = potential(make_batch())
@@ -227,6 +238,13 @@ def test_objects_are_accepted_in_place_of_names():
         ({"long_range_options": {"reductions": 3}}, "unknown option 'reductions'. Did you mean 'reduction'"),
         ({"long_range_options": {"levels": 0}}, "levels is 0"),
         ({"long_range": "none", "long_range_options": {"levels": 2}}, "unknown option 'levels'"),
+        ({"long_range": None}, "long_range is None; required: a name"),
+        ({"long_range": MCGM}, "long_range is .*MCGM.*; required: a name"),
+        ({"backbone": None}, "backbone is None; required: its name"),
+        ({"long_range": "charges", "long_range_options": {"width": float("inf")}}, "width is inf; required: a number"),
+        ({"elements": [1, 300]}, "elements: 300 is no element; required: atomic numbers, 1 to 118"),
+        ({"elements": ["H"]}, "elements: 'H' is no element"),
+        ({"elements": []}, "elements is empty"),
     ],
 )
 def test_a_wrong_name_or_option_is_an_error_that_tells_the_nearest(options, message):

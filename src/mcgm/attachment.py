@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mcgm.attachment_inputs import AtomInputs, Reading
+from mcgm.attachment_inputs import AtomInputs, Reading, require_same_positions
 from mcgm.attachment_points import AtomFeatures, EnergyOutput, Output, PerAtom, PerStructure, Residual
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range import BLOCKS, LongRangeSpec
+from mcgm.mixed import exact
 from mcgm.segments import segment_sum, take
 
 __all__ = ["AtomInputs", "Attachment", "Output", "PerAtom", "PerStructure", "Residual", "attach"]
@@ -64,6 +65,8 @@ def attach(
         if long_range not in BLOCKS:
             raise ConfigError(unknown_name("long-range block", long_range, BLOCKS))
         long_range = BLOCKS[long_range]()
+    if not isinstance(long_range, LongRangeSpec):
+        raise ConfigError(f"long_range is {long_range!r}; required: a name, or a specification such as MCGM().")
     if hasattr(model, CHILD):
         raise ConfigError(
             f"{type(model).__name__} has an attribute {CHILD!r} already; remove() the earlier attachment."
@@ -85,6 +88,14 @@ def attach(
     attachment.train(model.training)
     attachment._hook(model, layers, energy_from or model)
     return attachment
+
+
+class Call(NamedTuple):
+    """What the model is called with."""
+
+    model: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +135,7 @@ class Attachment(nn.Module):
         self.layers = layers
         self.scale = scale
         self.reading = reading
+        self._called: Call | None = None
         self._pass: Pass | None = None
         self._handles: list[Any] = []
         self._model: tuple[nn.Module, ...] = ()
@@ -140,26 +152,32 @@ class Attachment(nn.Module):
         # a tuple keeps torch from registering the parent as a child of its own child
         self._model = (model,)
         model.add_module(CHILD, self)
-        self._handles = [model.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._handles = [model.register_forward_pre_hook(self._call, with_kwargs=True)]
         for number, layer in enumerate(layers):
             self._handles.append(layer.register_forward_hook(_LayerHook(self, number), with_kwargs=True))
         self._handles.append(energy_from.register_forward_hook(self._add_energy))
         self._handles.append(model.register_forward_hook(self._end, always_call=True))
 
-    def _begin(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        batch, molecule, order = self.reading(type(model).__name__, arguments, keywords)
+    def _call(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self._called = Call(type(model).__name__, arguments, keywords)
+
+    def _begin(self, call: Call) -> Pass:
+        """At the first layer: until then the model may say by what it will differentiate."""
+        batch, molecule, order = self.reading(*call)
         chance = self.generator if self.training else None
-        memory = self.block.begin(batch, self.block.index(batch), clusters=None, generator=chance)
-        self._pass = Pass(batch, molecule, order, memory)
+        with exact(batch.device):
+            memory = self.block.begin(batch, self.block.index(batch), clusters=None, generator=chance)
+        return Pass(batch, molecule, order, memory)
 
     def _after_layer(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
-        now = self._pass
-        if now is None or now.layer != number:
-            state = "outside a pass of the model" if now is None else f"where layer {now.layer} was expected"
+        expected = self._pass.layer if self._pass else 0
+        if self._called is None or expected != number:
+            state = "outside a pass of the model" if self._called is None else f"where layer {expected} was expected"
             raise ConfigError(
                 f"attached layer {number} ran {state}. Give `layers` in the order in which the model calls them, each "
                 "called once per pass (no activation checkpointing)."
             )
+        now = self._pass or self._begin(self._called)
         scalars = self.features.read(arguments, keywords, output)
         shape = (now.batch.n_atoms, self.channels)
         if tuple(scalars.shape) != shape:
@@ -167,11 +185,16 @@ class Attachment(nn.Module):
                 f"features of layer {number} have shape {tuple(scalars.shape)}; required: atoms x channels {shape}. "
                 "Check channels= and features=."
             )
+        if number == 0 and self.specification.reads_positions:
+            require_same_positions(self._called.model, scalars, now.batch)
         scalars = scalars if now.order is None else take(scalars, now.order)
-        update, memory = self.block.exchange(number, scalars, now.memory)
+        with exact(now.batch.device):
+            scalars = scalars.to(self.gain.dtype)
+            update, memory = self.block.exchange(number, scalars, now.memory)
+            if update is not None:
+                update = self.gain[number] * update
+                scalars = scalars + update
         if update is not None:
-            update = self.gain[number] * update
-            scalars = scalars + update
             there = update if now.order is None else take(update, torch.argsort(now.order))
             output = self.features.write(output, there)
         self._pass = replace(now, memory=memory, scalars=scalars, layer=number + 1)
@@ -185,16 +208,18 @@ class Attachment(nn.Module):
                 f"the energy was made by {type(module).__name__} when {done} had run"
                 f"{', for the second time' if now and now.has_energy else ''}; required: once, after all of them."
             )
-        added = self.block.contribution(now.scalars, now.memory)
-        energy = self.scale * segment_sum(added.energy, added.molecule, now.batch.n_molecules)
-        if added.electrostatics is not None:
-            energy = energy + segment_sum(added.electrostatics.energy, now.batch.molecule, now.batch.n_molecules)
+        with exact(now.batch.device):
+            added = self.block.contribution(now.scalars, now.memory)
+            energy = self.scale * segment_sum(added.energy, added.molecule, now.batch.n_molecules)
+            if added.electrostatics is not None:
+                energy = energy + segment_sum(added.electrostatics.energy, now.batch.molecule, now.batch.n_molecules)
+            energy = self.gain[-1] * energy
         self._pass = replace(now, has_energy=True)
-        return self.energy.add(output, self.gain[-1] * energy, now.molecule)
+        return self.energy.add(output, energy, now.molecule)
 
     def _end(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        now, self._pass = self._pass, None
-        if output is not None and now is not None and not now.has_energy:
+        now, self._pass, self._called = self._pass, None, None
+        if output is not None and not (now and now.has_energy):
             raise ConfigError("energy_from did not run in this pass, so the block's energy is in no output.")
 
     def forward(self, *arguments: Any) -> None:

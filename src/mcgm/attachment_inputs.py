@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mcgm.batch import Batch, to
 from mcgm.errors import ConfigError
@@ -87,6 +87,39 @@ class Reading:
                 f"inputs cannot be called with the arguments of {model}.forward: {error}. Give attach a "
                 "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
             ) from error
+
+
+def require_same_positions(model: str, features: Tensor, batch: Batch) -> None:
+    """Refuse positions that are not those by which the model differentiates, such as copies made inside its `forward`.
+
+    Those are told by the graph of the features: places that gradients are asked for, and no weights of a network.
+
+    Raises:
+        ConfigError: forces or stress would lack the part of the block.
+    """
+    known = _leaves([batch.positions, batch.cell])
+    others = [leaf for leaf in _leaves([features]) - known if not isinstance(leaf, nn.Parameter)]
+    if any(leaf.shape[-1:] == (3,) for leaf in others):
+        raise ConfigError(
+            f"{model}.forward differentiates by positions or a strain that it makes inside; the block is given others, "
+            "so forces or stress would lack its part. Attach it to the module inside that is called with them, or take "
+            "a block that reads no positions, such as 'mcgm'."
+        )
+
+
+def _leaves(tensors: Sequence[Tensor]) -> set[Tensor]:
+    """What these were computed from, and gradients may be asked for."""
+    found = {tensor for tensor in tensors if tensor.requires_grad and tensor.grad_fn is None}
+    waiting: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen = {None}
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            if hasattr(node, "variable"):
+                found.add(node.variable)
+            waiting += [earlier for earlier, _ in node.next_functions]
+    return found
 
 
 def _require_cells(model: str, atoms: AtomInputs) -> None:

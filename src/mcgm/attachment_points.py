@@ -36,8 +36,9 @@ class Output(AtomFeatures):
         return _pick(output, self.item)
 
     def write(self, output: Any, update: Float[Tensor, "atom channel"]) -> Any:
-        """A new output of the same kind."""
-        return _replace(output, self.item, self.read((), {}, output) + update)
+        """A new output of the same kind, in its own precision."""
+        before = self.read((), {}, output)
+        return _replace(output, self.item, before + update.to(before.dtype))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,13 @@ class Batch:
 
     @classmethod
     def from_atoms(cls, atoms: Sequence[Atoms], *, cutoff: float, dtype: torch.dtype = torch.float32) -> Batch:
-        """Collate ASE structures; `atoms.info` may hold "charge" (e) and "spin" (unpaired electrons)."""
+        """Collate ASE structures; `atoms.info` may hold "charge" (e) and "spin" (unpaired electrons).
+
+        Raises:
+            StructureError: see `from_structures`; or one structure instead of a list.
+        """
+        if isinstance(atoms, Atoms):
+            raise StructureError("from_atoms got one structure; required: a list of them, as in from_atoms([atoms]).")
         return cls.from_structures([Structure.from_atoms(item) for item in atoms], cutoff=cutoff, dtype=dtype)
 
     @property

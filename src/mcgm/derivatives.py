@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mcgm.batch import Batch
+from mcgm.errors import ConfigError
 from mcgm.mixed import exact
 from mcgm.segments import take
 from mcgm.structure import FLAT
@@ -33,7 +34,15 @@ def differentiate(
 
     Stress is zero for structures that are not periodic, or have no volume. With `create_graph` the results can be
     differentiated again; the energies returned then keep their graph, as they do not otherwise.
+
+    Raises:
+        ConfigError: within `torch.inference_mode()`.
     """
+    if torch.is_inference_mode_enabled():
+        raise ConfigError(
+            "forces are derivatives, and torch.inference_mode() allows none. Use torch.no_grad() (in Lightning: "
+            "Trainer(inference_mode=False)), or ask for energies alone (forces=False)."
+        )
     with torch.enable_grad():
         positions = batch.positions if batch.positions.requires_grad else batch.positions.detach().requires_grad_()
         inputs = [positions]

@@ -24,7 +24,7 @@ from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpe
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.mixed import exact
 from mcgm.segments import segment_sum, take
-from mcgm.structure import HEAVIEST
+from mcgm.structure import HEAVIEST, ascending_elements
 
 
 class References(Protocol):
@@ -243,7 +243,7 @@ class NetworkPotential(Potential):
         self.references = ElementReference(references)
         self.register_buffer("scale", torch.tensor(float(scale)))
         self.register_buffer("shift", torch.tensor(float(shift)))
-        self.elements = None if elements is None else tuple(sorted({int(z) for z in elements}))
+        self.elements = None if elements is None else ascending_elements(elements)
 
     @property
     def block(self) -> LongRange:
@@ -258,7 +258,8 @@ class NetworkPotential(Potential):
                 "Make it with cutoff=potential.cutoff."
             )
         self._check_elements(batch)
-        return batch.replace(index=BatchIndex(self.backbone.index(batch), self.long_range.index(batch)))
+        with exact(batch.device):
+            return batch.replace(index=BatchIndex(self.backbone.index(batch), self.long_range.index(batch)))
 
     def _check_elements(self, batch: Batch) -> None:
         if self.elements is None:

@@ -59,7 +59,14 @@ def build(
         block: LongRangeSpec = _call(BLOCKS[long_range], long_range_options or {}, f"long-range block {long_range}")
     else:
         block = long_range
+    _require(network, Backbone, "backbone", "its name, such as 'schnet', or a Backbone")
+    _require(block, LongRangeSpec, "long_range", "a name ('none' for no block), or a specification such as MCGM()")
     return NetworkPotential(network, block, references=references, scale=scale, shift=shift, elements=elements)
+
+
+def _require(item: object, kind: type, key: str, required: str) -> None:
+    if not isinstance(item, kind):
+        raise ConfigError(f"{key} is {item!r}; required: {required}.")
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from mcgm.errors import StructureError
+from mcgm.errors import ConfigError, StructureError
 
 HEAVIEST = 118
 
@@ -35,6 +36,22 @@ LARGEST = MappingProxyType(
 
 FLAT = 1e-10
 """Volume over the product of the cell's lengths, below which there is none but by rounding."""
+
+
+def ascending_elements(numbers: Iterable[Any]) -> tuple[int, ...]:
+    """Each atomic number once, as a potential says which elements it accepts.
+
+    Raises:
+        ConfigError: none, or something else than an atomic number.
+    """
+    found = set()
+    for number in numbers:
+        if not hasattr(number, "__index__") or not 1 <= operator.index(number) <= HEAVIEST:
+            raise ConfigError(f"elements: {number!r} is no element; required: atomic numbers, 1 to {HEAVIEST}.")
+        found.add(operator.index(number))
+    if not found:
+        raise ConfigError("elements is empty; required: atomic numbers, or None for any.")
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True, eq=False)

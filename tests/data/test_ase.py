@@ -1,4 +1,5 @@
 import gzip
+import zipfile
 from itertools import islice
 
 import ase.db
@@ -24,6 +25,20 @@ def extxyz(tmp_path, molecules):
 def test_extxyz_gives_the_structures_back(extxyz, molecules, agree):
     read = list(open_structures(extxyz))
     assert all(agree(a, b, 1e-8) for a, b in zip(read, molecules, strict=True))
+
+
+NAMES = ("001", "1", "1_2", "12", "1.10", "1e3", "T", "1 2 3", "a b", "c=d", 'e"f', "[4]", "uid=7")
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".zip"])
+def test_names_and_groups_stay_as_they_are_written(tmp_path, suffix):
+    """Conformers 1_2 and molecule 12 are one number to ASE, and would share a group."""
+    frames = [Atoms("H", positions=[[0, 0, 0]], info={"note": "name=0 is", "name": n, "group": n}) for n in NAMES]
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.extxyz", "a.extxyz")
+    read = list(open_structures(tmp_path / f"a{suffix}", Labels(name="name", group="group")))
+    assert tuple(s.name for s in read) == tuple(s.group for s in read) == NAMES
 
 
 def test_npz_gives_the_structures_back_exactly(tmp_path, molecules, agree):

@@ -138,6 +138,37 @@ def test_a_committee_is_fine_tuned_member_by_member(trained, tmp_path):
         train(to_config(completed(start | {"seeds": 3}), TrainConfig), tmp_path / "three")
 
 
+def test_a_training_starts_with_the_member_that_is_asked_for(trained, tmp_path):
+    committee, recipe, folder = trained
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0, "ema": None, "epochs": 1}
+    base = {key: value for key, value in recipe.items() if key not in ("model", "seeds")} | {
+        "start": {"model": str(folder / "run"), "member": 1}
+    }
+    base = merge(base, {"training": still})
+    alone = train(to_config(completed(base), TrainConfig), tmp_path / "alone").potential
+    second = committee.potential.members[1].backbone.state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in alone.backbone.state_dict().items())
+    both = train(to_config(completed(base | {"seeds": 2}), TrainConfig), tmp_path / "both").potential
+    for member in both.members:
+        assert all(torch.equal(value, second[name]) for name, value in member.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("model", "member", "message"),
+    [
+        ("run", 7, r"start\.member is 7; required: 0 to [12]"),
+        ("run", -1, r"start\.member is -1; required: 0 to [12]"),
+        ("run/members/seed-0", 0, "is a single model. Leave start.member out"),
+    ],
+)
+def test_a_member_that_is_not_there_is_refused(trained, tmp_path, model, member, message):
+    _, recipe, folder = trained
+    base = {key: value for key, value in recipe.items() if key not in ("model", "seeds")}
+    start = {"start": {"model": str(folder / model), "member": member}}
+    with pytest.raises(ConfigError, match=message):
+        train(to_config(completed(base | start), TrainConfig), tmp_path)
+
+
 def test_the_command_trains_a_committee_and_shows_its_spread(small_recipe, tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(small_recipe))
     words = ["train", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / "run"), "--training.epochs", "1"]

@@ -146,6 +146,22 @@ def test_unseen_elements_start_fresh_with_a_warning_and_absent_ones_stay(recipe,
     assert trained.potential.references.energies[8] == saved.references.energies[8]
 
 
+@pytest.mark.parametrize("frozen", ["none", "backbone"])
+def test_a_frozen_backbone_does_not_learn_new_elements_and_the_warning_says_so(
+    recipe, tmp_path, caplog, labelled, frozen
+):
+    frames = at_another_level(labelled(24, seed=2))
+    for atoms in frames:
+        atoms.numbers[atoms.numbers == 8] = 9
+    ase.io.write(tmp_path / "fluorine.extxyz", frames)
+    data = {"data": {"path": str(tmp_path / "fluorine.extxyz"), "split": {"train": 16, "val": 8, "test": 0}}}
+    with caplog.at_level(logging.WARNING, logger="mcgm"):
+        train(configured(recipe, data, {"training": {"freeze": frozen, "epochs": 1}}), tmp_path / "run")
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "does not know F; their embeddings start fresh" in said
+    assert ("stay so with a frozen backbone, which describes them badly" in said) == (frozen == "backbone")
+
+
 @pytest.mark.parametrize(("frozen", "other"), [("backbone", "long_range"), ("long_range", "backbone")])
 def test_a_frozen_part_keeps_every_bit_and_the_other_one_learns(recipe, folder, tmp_path, frozen, other):
     saved = load(folder / "model/model.safetensors")
@@ -241,6 +257,7 @@ def test_precision_and_references_are_those_of_the_file_unless_the_recipe_says_o
         ({"training": {"freeze": "heads"}}, r"training\.freeze"),
         ({"start": {"model": "local"}, "training": {"freeze": "backbone"}}, r"no long-range block .* left to train"),
         ({"start": {"model": "local"}, "training": {"freeze": "long_range"}}, r"no long-range block .* to freeze"),
+        ({"model": {"long_range": "mcgm_paper"}, "training": {"freeze": "long_range"}}, "starts fresh. Leave model"),
         ({"start": {"model": None}, "training": {"freeze": "backbone"}}, "required: a saved model to start from"),
         ({"start": {"model": None}, "model": {"long_range": "saved"}}, "required: a saved model to start from"),
     ],

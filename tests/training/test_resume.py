@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import random
 import signal
@@ -200,6 +201,41 @@ def test_batches_may_change_between_epochs(recipe, tmp_path):
     train(to_config(merge(recipe, {"training": {"epochs": 1}}), TrainConfig), tmp_path)
     other = to_config(merge(recipe, {"training": {"epochs": 2, "batch_structures": 2}}), TrainConfig)
     assert [row.step for row in train(other, tmp_path, resume=True).curves] == [14, 21]
+
+
+@pytest.mark.parametrize(
+    ("changes", "jumps"),
+    [
+        ({}, False),
+        ({"epochs": 2}, True),
+        ({"epochs": 2, "schedule": {"kind": "constant", "warmup": 0.0}}, True),
+        ({"learning_rate": 1e-5}, True),
+    ],
+)
+def test_a_learning_rate_that_jumps_where_a_training_goes_on_is_told(recipe, tmp_path, caplog, changes, jumps):
+    cosine = merge(recipe, {"training": {"epochs": 1, "schedule": {"kind": "cosine"}}})
+    train(to_config(cosine, TrainConfig), tmp_path)
+    with caplog.at_level(logging.WARNING, logger="mcgm"):
+        train(to_config(merge(cosine, {"training": changes}), TrainConfig), tmp_path, resume=True)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == jumps
+    assert all("learning rate of step 14 is" in text and "was to be 1.5e-05" in text for text in said)
+
+
+def test_a_constant_learning_rate_goes_on_with_more_epochs_without_a_word(recipe, tmp_path, caplog):
+    constant = merge(recipe, {"training": {"epochs": 1, "schedule": {"kind": "constant", "warmup": 0.0}}})
+    train(to_config(constant, TrainConfig), tmp_path)
+    with caplog.at_level(logging.WARNING, logger="mcgm"):
+        train(to_config(merge(constant, {"training": {"epochs": 2}}), TrainConfig), tmp_path, resume=True)
+    assert not caplog.records
+
+
+def test_weight_decay_is_that_of_the_recipe_that_goes_on(recipe, tmp_path):
+    for epochs, decay in ((1, 0.01), (2, 0.5)):
+        changes = {"training": {"epochs": epochs, "weight_decay": decay}}
+        train(to_config(merge(recipe, changes), TrainConfig), tmp_path, resume=True)
+        (optimiser,) = read_state(tmp_path / "last.ckpt")["optimizer_states"]
+        assert [group["weight_decay"] for group in optimiser["param_groups"]] == [decay]
 
 
 def test_a_training_that_stopped_early_stays_stopped(recipe, tmp_path):

@@ -7,7 +7,7 @@ import gzip
 import lzma
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def read_ase(path: Path, labels: Labels) -> Iterator[Structure]:
     Raises:
         DataError: ASE cannot read the file, or an entry lacks a declared key.
     """
-    for index, (line, atoms) in enumerate(_frames(path)):
+    for index, (line, atoms) in enumerate(_frames(path, (labels.name, labels.group))):
         where = f"{path}, {f'line {line}, ' if line else ''}entry {index}"
         if is_asked_for(atoms, labels, where):
             yield labelled(atoms, labels, where, f"{path.name}[{index}]")
@@ -77,11 +77,11 @@ def count_ase(path: Path, labels: Labels) -> int | None:
         return None
 
 
-def _frames(path: Path) -> Iterator[tuple[int | None, Atoms]]:
-    """Structures, with the number of their first line where the file has lines."""
+def _frames(path: Path, words: Collection[str | None] = ()) -> Iterator[tuple[int | None, Atoms]]:
+    """Structures, with the number of their first line where the file has lines; `words` are keys of text."""
     read = 0
     try:
-        for frame in _rows(path) if path.suffix in DATABASES else _images(path):
+        for frame in _rows(path) if path.suffix in DATABASES else _images(path, words):
             yield frame
             read += 1
     except DataError:
@@ -93,11 +93,11 @@ def _frames(path: Path) -> Iterator[tuple[int | None, Atoms]]:
         ) from error
 
 
-def _images(path: Path) -> Iterator[tuple[int | None, Atoms]]:
+def _images(path: Path, words: Collection[str | None]) -> Iterator[tuple[int | None, Atoms]]:
     packed = COMPRESSED.get(path.suffix)
     if (path.with_suffix("") if packed else path).suffix in LINES:
         with packed(path, "rb") if packed else path.open("rb") as stream:
-            yield from read_frames(stream, path)
+            yield from read_frames(stream, path, words)
     elif packed is None:
         for atoms in ase.io.iread(str(path), index=":", do_not_split_by_at_sign=True):
             yield None, atoms
@@ -107,7 +107,7 @@ def _images(path: Path) -> Iterator[tuple[int | None, Atoms]]:
             unpacked = Path(folder) / path.stem
             with unpacked.open("wb") as copy:
                 shutil.copyfileobj(stream, copy)
-            yield from _images(unpacked)
+            yield from _images(unpacked, words)
 
 
 def _rows(path: Path) -> Iterator[tuple[None, Atoms]]:

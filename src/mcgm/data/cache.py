@@ -21,7 +21,7 @@ from mcgm.data.readers import Reader, reader_of
 from mcgm.errors import DataError, OutputError
 from mcgm.structure import Structure
 
-VERSION = 1
+VERSION = 2
 STAMP = "stamp.json"
 LARGE = 5_000_000
 """bytes; converting a file above this shows a progress bar."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,6 +19,9 @@ from mcgm.errors import DataError
 BYTE_ORDER_MARK = "\ufeff"
 MOST_VECTORS = 3
 
+ENTRY = re.compile(r"""([^\s="']+)\s*=\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+"""Key and value in a comment line, the value with what encloses it."""
+
 
 class Frame(NamedTuple):
     """Lines of one structure: a count, a comment, one line per atom; `first` is the number of the count's line."""
@@ -26,8 +30,10 @@ class Frame(NamedTuple):
     lines: list[str]
 
 
-def read_frames(stream: BinaryIO, path: Path) -> Iterator[tuple[int, Atoms]]:
+def read_frames(stream: BinaryIO, path: Path, words: Collection[str | None] = ()) -> Iterator[tuple[int, Atoms]]:
     """Structures of an xyz text with the number of their first line; ASE reads each, in its conventions.
+
+    Entries under the keys `words` stay as they are written where ASE makes numbers of them: 001, or 1_2.
 
     Raises:
         DataError: the text ends early, is not UTF-8, or has a line that cannot be read; the message has the line.
@@ -38,6 +44,10 @@ def read_frames(stream: BinaryIO, path: Path) -> Iterator[tuple[int, Atoms]]:
             atoms = next(read_xyz(text, 0))
         except Exception as error:  # ASE's parser raises whatever it meets
             raise DataError(_explanation(frame, path, error)) from error
+        written = {key: value for key, value in ENTRY.findall(frame.lines[1]) if key in words and key in atoms.info}
+        for key, value in written.items():
+            if not isinstance(atoms.info[key], str):
+                atoms.info[key] = value[1:-1] if value[0] in "\"'{[" else value
         yield frame.first, atoms
 
 

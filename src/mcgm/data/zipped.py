@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -28,7 +28,7 @@ def read_zip(path: Path, labels: Labels) -> Iterator[Structure]:
     Raises:
         DataError: not a zip, damaged, or without such files; a frame cannot be read or lacks a declared key.
     """
-    for where, default_name, atoms in _frames(path):
+    for where, default_name, atoms in _frames(path, (labels.name, labels.group)):
         if is_asked_for(atoms, labels, where):
             yield labelled(atoms, labels, where, default_name)
 
@@ -43,8 +43,8 @@ def count_zip(path: Path, labels: Labels) -> None:
     """Unknown without reading the archive."""
 
 
-def _frames(path: Path) -> Iterator[tuple[str, str, Atoms]]:
-    """Each structure with where it stands and a name for it."""
+def _frames(path: Path, words: Collection[str | None] = ()) -> Iterator[tuple[str, str, Atoms]]:
+    """Each structure with where it stands and a name for it; `words` are keys of text."""
     with _open(path) as archive:
         members = sorted(name for name in archive.namelist() if _is_xyz(name))
         if not members:
@@ -52,7 +52,7 @@ def _frames(path: Path) -> Iterator[tuple[str, str, Atoms]]:
         for member in members:
             stem = PurePosixPath(member).stem
             with archive.open(member) as stream:
-                for index, (line, atoms) in enumerate(read_frames(cast(BinaryIO, stream), path / member)):
+                for index, (line, atoms) in enumerate(read_frames(cast(BinaryIO, stream), path / member, words)):
                     atoms.info |= {"member": stem, "system": f"{path.stem}/{stem.rpartition('_')[0] or stem}"}
                     yield f"{path / member}, line {line}, entry {index}", f"{stem}[{index}]", atoms
 

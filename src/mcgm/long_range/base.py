@@ -151,6 +151,11 @@ class LongRangeSpec(ABC):
         """Whether molecules out of each other's reach do not know of each other: their energies add up exactly."""
         return False
 
+    @property
+    def reads_positions(self) -> bool:
+        """Whether the energy depends on positions or cell otherwise than through the scalars; default: it does."""
+        return True
+
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

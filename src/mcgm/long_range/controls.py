@@ -54,6 +54,11 @@ class NoLongRange(LongRangeSpec):
         """Every atom by itself."""
         return True
 
+    @property
+    def reads_positions(self) -> bool:
+        """No."""
+        return False
+
     def build(self, channels: int, layers: int) -> LongRange:
         """No parameters."""
         return Nothing()
@@ -63,6 +68,11 @@ class NoLongRange(LongRangeSpec):
 class GlobalMean(LongRangeSpec):
     """One node per structure: the mean of all atoms, mapped, added to each; the least that is global."""
 
+    @property
+    def reads_positions(self) -> bool:
+        """No."""
+        return False
+
     def build(self, channels: int, layers: int) -> LongRange:
         """A hierarchy of one level with one cluster."""
         return _one_level(channels, layers, Everything())
@@ -71,6 +81,11 @@ class GlobalMean(LongRangeSpec):
 @dataclass(frozen=True)
 class ElementMean(LongRangeSpec):
     """One node per element: MCGM with its first level only (L = 1)."""
+
+    @property
+    def reads_positions(self) -> bool:
+        """No."""
+        return False
 
     def build(self, channels: int, layers: int) -> LongRange:
         """A hierarchy of one level with a cluster per element."""
@@ -96,6 +111,11 @@ class AtomWise(LongRangeSpec):
     def is_separable(self) -> bool:
         """Every atom by itself."""
         return True
+
+    @property
+    def reads_positions(self) -> bool:
+        """No."""
+        return False
 
     def build(self, channels: int, layers: int) -> LongRange:
         """Two linear maps and a layer norm per layer."""

@@ -16,6 +16,7 @@ from mcgm.errors import ConfigError, unknown_name
 from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.coulomb import SUMS, OpenPairs, Sum, coulomb_potential
 from mcgm.long_range.mcgm.assignment import Assignment
+from mcgm.long_range.options import require_positive
 from mcgm.long_range.selection import Selection
 from mcgm.segments import segment_sum, take
 
@@ -43,8 +44,7 @@ class LatentCharges(LongRangeSpec):
     periodic_sum: Literal["ewald", "pme"] = "ewald"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int | float) or not self.width > 0:
-            raise ConfigError(f"width is {self.width!r}; required: a number above 0 (Å).")
+        require_positive("width", self.width, "Å")
         for key, table in (("constraint", CONSTRAINTS), ("periodic_sum", tuple(SUMS))):
             if getattr(self, key) not in table:
                 raise ConfigError(f"{key}: " + unknown_name("choice", getattr(self, key), table))

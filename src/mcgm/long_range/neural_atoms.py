@@ -94,6 +94,11 @@ class NeuralAtoms(LongRangeSpec):
             left_out |= {"smooth": bends, "derivatives": bends}
         return left_out
 
+    @property
+    def reads_positions(self) -> bool:
+        """No."""
+        return False
+
     def counts(self, layers: int) -> tuple[int, ...]:
         """Neural atoms of every layer, at least one."""
         found = [self._part(self.expected_atoms)]

@@ -47,6 +47,11 @@ class Together(LongRangeSpec):
         return all(block.is_separable for block in self.blocks)
 
     @property
+    def reads_positions(self) -> bool:
+        """Whether any block does."""
+        return any(block.reads_positions for block in self.blocks)
+
+    @property
     def has_labels(self) -> bool:
         """Whether freezing clusters is enough for all that jump."""
         return any(block.has_labels for block in self.blocks) and all(

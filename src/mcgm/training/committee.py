@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 from mcgm.checkpoint import read_header
 from mcgm.committee import Committee
 from mcgm.errors import ConfigError
-from mcgm.files import LOCK, claimed
 from mcgm.potential import NetworkPotential
 from mcgm.report.files import write_whole
 from mcgm.training.config import StartConfig, TrainConfig
@@ -18,7 +16,7 @@ from mcgm.training.evaluation import evaluate
 from mcgm.training.fit import DATA, Trained, require_same_settings, train_alone
 from mcgm.training.preparation import files_of
 from mcgm.training.progress import MemberReporter, Reporter
-from mcgm.training.ranks import is_first_rank
+from mcgm.training.ranks import claimed_together
 from mcgm.training.recipe import as_plain
 from mcgm.training.start import identified
 
@@ -37,7 +35,7 @@ def train_committee(
     Raises:
         ConfigError: the folder holds a training; or a committee to start from has another number of members.
     """
-    with claimed(output / LOCK, str(output)) if is_first_rank() else nullcontext():
+    with claimed_together(output):
         return _train(config, output, resume=resume, reporter=reporter)
 
 
@@ -69,7 +67,7 @@ def _train(config: TrainConfig, output: Path, *, resume: bool, reporter: Reporte
 def _starts(config: TrainConfig) -> list[StartConfig]:
     """What each member starts with: of a committee, each one of its own."""
     start = config.start
-    if start.model is None:
+    if start.model is None or start.member is not None:
         return [start] * config.seeds
     path, _ = identified(start)
     committee = read_header(path)["committee"]

@@ -80,7 +80,7 @@ class StartConfig:
 
     Its backbone is kept; `model.long_range: saved` keeps its block too, another choice starts that block fresh.
     `sha256` is the file's digest; it is filled in, and another file is refused. Of a committee, each member starts with
-    one of its own, `member` (from 0).
+    one of its own; with `member` (from 0) a training starts with that one.
     """
 
     model: str | None = None

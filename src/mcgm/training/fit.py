@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mcgm.checkpoint import load
 from mcgm.errors import ConfigError
-from mcgm.files import LOCK, claimed
 from mcgm.memory import bounded_memory, keep_freed_memory
 from mcgm.potential import Potential
 from mcgm.report.files import write_whole
@@ -33,7 +32,7 @@ from mcgm.training.evaluation import Evaluation, evaluate
 from mcgm.training.module import PotentialModule
 from mcgm.training.preparation import Parts, files_of, have_changed, make_potential, open_parts
 from mcgm.training.progress import Reporter
-from mcgm.training.ranks import is_first_rank
+from mcgm.training.ranks import claimed_together
 from mcgm.training.recipe import as_plain, to_config
 from mcgm.training.resuming import LastCheckpoint
 from mcgm.training.schedule import make_schedule
@@ -87,7 +86,7 @@ def train_alone(
     """Train one network, whatever `seeds` says; see `train`."""
     keep_freed_memory()
     parts = open_parts(config.data)
-    with claimed(output / LOCK, str(output)) if is_first_rank() else nullcontext():
+    with claimed_together(output):
         return _train(config, parts, output, resume=resume, reporter=reporter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from mcgm.training.metrics import ErrorSums, not_finite
 from mcgm.training.parts import Hierarchies, Portion, Predictor, by_structure, in_parts, predicted
 from mcgm.training.ranks import gathered, raise_too_large, total
 from mcgm.training.schedule import Schedule
+
+LEAST_JUMP = 0.01
+"""Smallest relative change of the learning rate that is told of when a training is resumed."""
+
+_log = logging.getLogger("mcgm")
 
 
 class PotentialModule(lightning.LightningModule):
@@ -222,19 +228,38 @@ class PotentialModule(lightning.LightningModule):
         return torch.optim.AdamW(self._trained(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of this step, and torch's own generator: some network may draw from it."""
+        """Set the learning rate of this step, and torch's own generator: some network may draw from it.
+
+        Weight decay too: an optimiser that was restored has that of the recipe before.
+        """
         torch.manual_seed(self._generator(self.global_step).initial_seed() + self.global_rank)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.config.learning_rate * self.schedule.factor(self.global_step)
+            group["lr"] = self._learning_rate(self.global_step)
+            group["weight_decay"] = self.config.weight_decay
+
+    def _learning_rate(self, step: int) -> float:
+        return self.config.learning_rate * self.schedule.factor(step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the schedule's state, and how large a batch has been found to fit."""
+        """Keep the schedule's state, the rate of the next step, and how large a batch has been found to fit."""
+        checkpoint["learning_rate"] = self._learning_rate(self.global_step)
         checkpoint["schedule"] = self.schedule.state_dict()
         checkpoint["fits_atoms"] = {"train": self.training_splitter.limit, "val": self.validation_splitter.limit}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` kept."""
+        """Restore what `on_save_checkpoint` kept; a warning tells of a learning rate that other settings make jump."""
         self.schedule.load_state_dict(checkpoint["schedule"])
+        step = checkpoint["global_step"]
+        now = self._learning_rate(step)
+        before = checkpoint.get("learning_rate", now)
+        if not math.isclose(now, before, rel_tol=LEAST_JUMP) and self.trainer.is_global_zero:
+            _log.warning(
+                "resumed with other settings: the learning rate of step %d is %.3g now, and was to be %.3g. It follows "
+                "training.epochs (or steps), learning_rate and schedule: give those of before to leave it as it was.",
+                step,
+                now,
+                before,
+            )
         fits = checkpoint.get("fits_atoms", {})
         self.training_splitter.limit, self.validation_splitter.limit = fits.get("train"), fits.get("val")
 

@@ -27,7 +27,15 @@ from mcgm.long_range import LongRangeSpec
 from mcgm.potential import NetworkPotential, Potential
 from mcgm.registry import build
 from mcgm.training.config import MIXED, DataConfig, SplitConfig, TrainConfig
-from mcgm.training.start import SAVED, all_elements, freeze, refit, saved_network, with_saved_weights
+from mcgm.training.start import (
+    SAVED,
+    all_elements,
+    freeze,
+    keeps_block,
+    refit,
+    saved_network,
+    with_saved_weights,
+)
 
 SCALE_FROM = 2000
 """structures that the scale is estimated from."""
@@ -208,14 +216,17 @@ def make_potential(config: TrainConfig, parts: Parts) -> NetworkPotential:
     """
     model, started = config.model, config.start.model is not None
     fit = ReferenceFit(intercept=model.reference_intercept, sign=model.reference_sign, fit_on=model.reference_fit)
+    trained: tuple[str, ...] = ()
     if not started:
         potential = _fresh(config, parts, fit)
     else:
-        potential = _started(config, parts, saved_network(config.start))
+        saved = saved_network(config.start)
+        potential = _started(config, parts, saved)
+        trained = ("backbone", "long_range") if keeps_block(potential, saved) else ("backbone",)
         refit(potential, fit.dataset(parts.train, parts.everything), fit)
     _require_labels(config, potential, parts.train)
     _tell_of_charges(config, potential, parts.train)
-    freeze(potential, config.training, started=started)
+    freeze(potential, config.training, trained)
     return potential.to(WEIGHTS[config.training.precision])
 
 

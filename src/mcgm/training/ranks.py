@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mcgm.errors import TooLargeError
+from mcgm.files import LOCK, claimed
 
 
 def is_first_rank() -> bool:
@@ -17,6 +20,11 @@ def is_first_rank() -> bool:
     return all(
         os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
     )
+
+
+def claimed_together(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a folder that all ranks write; the first one has it for them, see `mcgm.files.claimed`."""
+    return claimed(folder / LOCK, str(folder)) if is_first_rank() else nullcontext()
 
 
 def is_shared() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def completed(content: Mapping[str, Any]) -> dict[str, Any]:
     proposed = {"long_range": SAVED} | {key: earlier[key] for key in REFERENCES if key in earlier}
     others = {key: value for key, value in given.items() if key not in NETWORK}
     precision = str(saved.dtype).removeprefix("torch.")
-    seeds = {"seeds": len(saved.members)} if isinstance(saved, Committee) else {}
+    seeds = {"seeds": len(saved.members)} if isinstance(saved, Committee) and start.member is None else {}
     return (
         seeds
         | dict(content)
@@ -106,14 +106,24 @@ def saved_network(start: StartConfig) -> NetworkPotential:
     path, _ = identified(start)
     saved = load(path)
     if isinstance(saved, Committee):
-        if start.member is None:
-            raise ConfigError(
-                f"start.model: {path} is a committee of {len(saved.members)}; required: --seeds {len(saved.members)}, "
-                "to go on with all members, or the file of one of them (members/seed-.../model.safetensors)."
-            )
-        return saved.members[start.member]
+        return saved.members[_member(start.member, len(saved.members), path)]
     assert isinstance(saved, NetworkPotential)
+    if start.member is not None:
+        raise ConfigError(f"start.member is {start.member}, but {path} is a single model. Leave start.member out.")
     return saved
+
+
+def _member(member: int | None, count: int, path: Path) -> int:
+    if member is None:
+        raise ConfigError(
+            f"start.model: {path} is a committee of {count}; required: --seeds {count}, to go on with all members, or "
+            f"start.member (0 to {count - 1}), to start with one of them."
+        )
+    if not 0 <= member < count:
+        raise ConfigError(
+            f"start.member is {member}; required: 0 to {count - 1}, for {path} is a committee of {count}."
+        )
+    return member
 
 
 def _require_same(saved: Potential, decided: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -156,12 +166,12 @@ def with_saved_weights(fresh: NetworkPotential, saved: NetworkPotential) -> Netw
         ConfigError: another network.
     """
     require_same_network(fresh, saved)
-    keeps_block = fresh.specification == saved.specification
+    keeps = keeps_block(fresh, saved)
     new = set() if saved.elements is None else set(fresh.elements or ()) - set(saved.elements)
     unseen = torch.tensor(sorted(new), dtype=torch.int64)
     state = fresh.state_dict()
     for name, value in saved.state_dict().items():
-        if name.startswith("long_range.") and not keeps_block:
+        if name.startswith("long_range.") and not keeps:
             continue
         value = value.to(state[name].dtype).clone()
         if value.ndim > 1 and len(value) == HEAVIEST + 1:  # a row for each element
@@ -169,6 +179,11 @@ def with_saved_weights(fresh: NetworkPotential, saved: NetworkPotential) -> Netw
         state[name] = value
     fresh.load_state_dict(state)
     return fresh
+
+
+def keeps_block(potential: Potential, saved: Potential) -> bool:
+    """Whether the long-range block is that of the saved model, so that its weights are."""
+    return potential.specification == saved.specification
 
 
 def all_elements(saved: Potential, present: tuple[int, ...], *, are_learnt: bool = True) -> tuple[int, ...] | None:
@@ -217,15 +232,15 @@ def refit(potential: NetworkPotential, dataset: Dataset, fit: ReferenceFit) -> N
     potential.references = ElementReference(after)
 
 
-def freeze(potential: NetworkPotential, config: TrainingConfig, *, started: bool) -> None:
-    """Keep the weights of a part of a saved model as they are.
+def freeze(potential: NetworkPotential, config: TrainingConfig, trained: Sequence[str]) -> None:
+    """Keep the weights of a part of a saved model as they are; `trained` are the parts that are those of one.
 
     Raises:
         ConfigError: weights that are not trained yet, a part that the potential lacks, or nothing left to train.
     """
     if config.freeze == "none":
         return
-    if not started:
+    if not trained:
         raise ConfigError(
             f"training.freeze: {config.freeze}: required: a saved model to start from (--from, start.model); fresh "
             "weights are to be trained."
@@ -237,6 +252,11 @@ def freeze(potential: NetworkPotential, config: TrainingConfig, *, started: bool
                 f"training.freeze: {config.freeze}: this potential has no long-range block with weights, so that there "
                 f"is nothing {what}. Choose a block with model.long_range, or another training.freeze."
             )
+    if config.freeze not in trained:
+        raise ConfigError(
+            f"training.freeze: {config.freeze}: this block is not that of the saved model, and starts fresh. Leave "
+            "model.long_range and its options out to keep the saved one, or choose another training.freeze."
+        )
     frozen.requires_grad_(False)
 
 

@@ -129,6 +129,11 @@ class MCGM(LongRangeSpec):
         return self.scope == "molecule"
 
     @property
+    def reads_positions(self) -> bool:
+        """Where molecules part by distance."""
+        return self.scope == "molecule"
+
+    @property
     def has_labels(self) -> bool:
         """Whether the rules assign labels that flip."""
         return not self.is_smooth
