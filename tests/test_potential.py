@@ -245,6 +245,8 @@ def test_objects_are_accepted_in_place_of_names():
         ({"elements": [1, 300]}, "elements: 300 is no element; required: atomic numbers, 1 to 118"),
         ({"elements": ["H"]}, "elements: 'H' is no element"),
         ({"elements": []}, "elements is empty"),
+        ({"scale": float("nan")}, "scale is nan, shift is 0.0; required: numbers"),
+        ({"scale": 0.0}, "scale is 0.0"),
     ],
 )
 def test_a_wrong_name_or_option_is_an_error_that_tells_the_nearest(options, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def build(
         elements: atomic numbers to accept; `None`: any.
 
     Raises:
-        ConfigError: a name or option that is not in the tables.
+        ConfigError: a name or option that is not in the tables; a scale or shift that is no finite number.
     """
     if isinstance(backbone, str):
         sizes = backbone_sizes(backbone)
@@ -59,6 +60,8 @@ def build(
         block: LongRangeSpec = _call(BLOCKS[long_range], long_range_options or {}, f"long-range block {long_range}")
     else:
         block = long_range
+    if not (math.isfinite(scale) and scale != 0 and math.isfinite(shift)):
+        raise ConfigError(f"scale is {scale!r}, shift is {shift!r}; required: numbers, the scale not zero.")
     _require(network, Backbone, "backbone", "its name, such as 'schnet', or a Backbone")
     _require(block, LongRangeSpec, "long_range", "a name ('none' for no block), or a specification such as MCGM()")
     return NetworkPotential(network, block, references=references, scale=scale, shift=shift, elements=elements)

@@ -96,8 +96,10 @@ def test_a_loss_without_any_term_and_a_network_without_layers_are_refused(data_f
 
 def test_a_training_is_not_resumed_with_fewer_epochs_than_it_has(trained, capsys):
     recipe, run = trained
+    before = (run / "recipe.json").read_bytes()
     shown = refused(capsys, "train", recipe, "-o", run, "--resume", "--training.epochs", 1)
     assert "is in epoch 3 already; 1 are asked for" in shown
+    assert (run / "recipe.json").read_bytes() == before, "what was refused is not what the folder holds"
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(trained, data_file, capsys):

@@ -31,7 +31,7 @@ def labels_argument(parser: argparse.ArgumentParser) -> None:
         "--labels",
         metavar="LABELS",
         help="keys and units: a named declaration, or 'energy=E_dft, energy_unit=kcal/mol' "
-        "(default: the training's, or the format's)",
+        "(default: the training's, or the format's); predictions are made of every structure, whatever `where` says",
     )
 
 

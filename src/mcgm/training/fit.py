@@ -99,6 +99,7 @@ def _train(config: TrainConfig, parts: Parts, output: Path, *, resume: bool, rep
     epochs = settings.epochs if settings.steps is None else math.ceil(settings.steps / steps)
     if checkpoint is not None:
         _require_no_more(checkpoint, epochs)
+    _write_recipe(config, output)
     schedule = make_schedule(settings.schedule, epochs * steps)
     forces = parts.forces and settings.loss.force_weight > 0
     loss = settings.loss
@@ -171,18 +172,20 @@ def _logger(settings: TrainingConfig, output: Path) -> Any:
 
 
 def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
-    """Write the recipe; the checkpoint to go on from, if any."""
+    """The checkpoint to go on from, if any, after a look at what is there."""
     checkpoint, recipe = output / "last.ckpt", output / "recipe.json"
-    files = files_of(config.data)
     if resume and recipe.exists():
         require_same_settings(config, recipe)
-        if checkpoint.exists() and (changed := have_changed(data_of(output), files)):
+        if checkpoint.exists() and (changed := have_changed(data_of(output), files_of(config.data))):
             raise ConfigError(f"{output}: {changed[0]} has changed since its training began. Use another -o.")
     elif checkpoint.exists():
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
-    write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
-    write_whole(output / DATA, (json.dumps(files, indent=1) + "\n").encode())
     return checkpoint if resume and checkpoint.exists() else None
+
+
+def _write_recipe(config: TrainConfig, output: Path) -> None:
+    write_whole(output / "recipe.json", (json.dumps(as_plain(config), indent=1) + "\n").encode())
+    write_whole(output / DATA, (json.dumps(files_of(config.data), indent=1) + "\n").encode())
 
 
 def _require_no_more(checkpoint: Path, epochs: int) -> None:
