@@ -52,7 +52,7 @@ def test_an_element_that_the_model_does_not_know():
     atoms.numbers[0] = 79
     atoms.calc = MCGMCalculator(build(cutoff=4.0, elements=[1, 6, 8]))
     assert said(StructureError, atoms.get_potential_energy) == (
-        "structure 0 of the batch: atom 0 is Au, an element that this potential was not trained on. It knows: H C O."
+        "structure 'AuH2': atom 0 is Au, an element that this potential was not trained on. It knows: H C O."
     )
 
 
