@@ -22,10 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mcgm.mixed import at_least_single
-from mcgm.segments import LARGE, segment_sum, take
+from mcgm.segments import segment_sum, take
 
 CACHE, MEMORY = 2**20, 2**26
 """Bytes of messages that are taken together on a processor, and where every block costs the start of its kernels."""
+
+LARGE, SCALARS = 2**19, 4
+"""Entries of all messages from which blocks save time, and times as many where values have one component: memory."""
 
 RESULT, VALUES, WEIGHT = 0, 1, 2
 """Inputs of the forms."""
@@ -95,7 +98,8 @@ def _single(*inputs: Tensor) -> list[Tensor]:
 def _is_large(edges: int, values: Tensor) -> bool:
     """Whether blocks pay; sizes are symbols where a graph is traced, and functional transforms take the plain form."""
     size = edges * math.prod(values.shape[1:])
-    return isinstance(size, int) and size >= LARGE and not torch._C._are_functorch_transforms_active()
+    least = LARGE if values.dim() > 2 else SCALARS * LARGE
+    return isinstance(size, int) and size >= least and not torch._C._are_functorch_transforms_active()
 
 
 def _beside(weight: Tensor, values: Tensor) -> Tensor:
