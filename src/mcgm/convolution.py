@@ -111,9 +111,9 @@ def _over_rest(product: Tensor) -> Tensor:
     return product if product.dim() == 2 else product.sum(tuple(range(1, product.dim() - 1)))
 
 
-def _blocks(rows: int, like: Tensor, width: int = 1) -> Iterator[slice]:
-    """Ranges of rows, of which each stands for `width` rows of `like`."""
-    row = like.element_size() * math.prod(like.shape[1:]) * width
+def _blocks(rows: int, like: Tensor) -> Iterator[slice]:
+    """Ranges of rows, each row as wide as those of `like`."""
+    row = like.element_size() * math.prod(like.shape[1:])
     step = max(1, (CACHE if like.device.type == "cpu" else MEMORY) // max(row, 1))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 

@@ -126,13 +126,18 @@ def test_references_follow_the_labels_and_the_scale_stays(recipe, folder, tmp_pa
     assert_equal(weights(shifted.potential, "backbone"), weights(saved, "backbone"))
 
 
-def test_unseen_elements_start_fresh_with_a_warning_and_absent_ones_stay(recipe, folder, tmp_path, caplog, labelled):
-    saved = load(folder / "model/model.safetensors")
+def with_fluorine(labelled, folder):
+    """Settings of data where every oxygen is fluorine."""
     frames = at_another_level(labelled(24, seed=2))
     for atoms in frames:
         atoms.numbers[atoms.numbers == 8] = 9
-    ase.io.write(tmp_path / "fluorine.extxyz", frames)
-    data = {"data": {"path": str(tmp_path / "fluorine.extxyz"), "split": {"train": 16, "val": 8, "test": 0}}}
+    ase.io.write(folder / "fluorine.extxyz", frames)
+    return {"data": {"path": str(folder / "fluorine.extxyz"), "split": {"train": 16, "val": 8, "test": 0}}}
+
+
+def test_unseen_elements_start_fresh_with_a_warning_and_absent_ones_stay(recipe, folder, tmp_path, caplog, labelled):
+    saved = load(folder / "model/model.safetensors")
+    data = with_fluorine(labelled, tmp_path)
     with caplog.at_level(logging.WARNING, logger="mcgm"):
         trained = train(configured(recipe, data, {"training": STILL | {"seed": 1}}), tmp_path / "run")
     said = " ".join(record.getMessage() for record in caplog.records)
@@ -150,11 +155,7 @@ def test_unseen_elements_start_fresh_with_a_warning_and_absent_ones_stay(recipe,
 def test_a_frozen_backbone_does_not_learn_new_elements_and_the_warning_says_so(
     recipe, tmp_path, caplog, labelled, frozen
 ):
-    frames = at_another_level(labelled(24, seed=2))
-    for atoms in frames:
-        atoms.numbers[atoms.numbers == 8] = 9
-    ase.io.write(tmp_path / "fluorine.extxyz", frames)
-    data = {"data": {"path": str(tmp_path / "fluorine.extxyz"), "split": {"train": 16, "val": 8, "test": 0}}}
+    data = with_fluorine(labelled, tmp_path)
     with caplog.at_level(logging.WARNING, logger="mcgm"):
         train(configured(recipe, data, {"training": {"freeze": frozen, "epochs": 1}}), tmp_path / "run")
     said = " ".join(record.getMessage() for record in caplog.records)

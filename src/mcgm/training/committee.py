@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from mcgm.checkpoint import read_header
 from mcgm.committee import Committee
 from mcgm.errors import ConfigError
 from mcgm.potential import NetworkPotential
-from mcgm.report.files import write_whole
 from mcgm.training.config import StartConfig, TrainConfig
 from mcgm.training.evaluation import evaluate
-from mcgm.training.fit import DATA, Trained, require_same_settings, train_alone
-from mcgm.training.preparation import files_of
+from mcgm.training.fit import Trained, require_same_settings, train_alone, write_recipe
 from mcgm.training.progress import MemberReporter, Reporter
 from mcgm.training.ranks import claimed_together
 from mcgm.training.recipe import as_plain
@@ -89,5 +86,4 @@ def _begin(config: TrainConfig, output: Path, *, resume: bool) -> None:
         require_same_settings(config, recipe)
     elif any((output / MEMBERS).glob("*/last.ckpt")):
         raise ConfigError(f"{output}: already holds a training. Go on with --resume, or use another -o.")
-    write_whole(recipe, (json.dumps(as_plain(config), indent=1) + "\n").encode())
-    write_whole(output / DATA, (json.dumps(files_of(config.data), indent=1) + "\n").encode())
+    write_recipe(config, output)

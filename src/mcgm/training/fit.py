@@ -99,7 +99,7 @@ def _train(config: TrainConfig, parts: Parts, output: Path, *, resume: bool, rep
     epochs = settings.epochs if settings.steps is None else math.ceil(settings.steps / steps)
     if checkpoint is not None:
         _require_no_more(checkpoint, epochs)
-    _write_recipe(config, output)
+    write_recipe(config, output)
     schedule = make_schedule(settings.schedule, epochs * steps)
     forces = parts.forces and settings.loss.force_weight > 0
     loss = settings.loss
@@ -183,7 +183,8 @@ def _start(config: TrainConfig, output: Path, *, resume: bool) -> Path | None:
     return checkpoint if resume and checkpoint.exists() else None
 
 
-def _write_recipe(config: TrainConfig, output: Path) -> None:
+def write_recipe(config: TrainConfig, output: Path) -> None:
+    """Settings and fingerprints of the data, which a resume compares."""
     write_whole(output / "recipe.json", (json.dumps(as_plain(config), indent=1) + "\n").encode())
     write_whole(output / DATA, (json.dumps(files_of(config.data), indent=1) + "\n").encode())
 
