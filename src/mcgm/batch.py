@@ -39,7 +39,8 @@ class Batch:
 
     Positions and cell in Å (lattice vectors as rows, zeros where a structure is open), charge in e, spin in unpaired
     electrons. `rounding` is what casting took. `periodic` says whether any structure is periodic; `index` holds what a
-    potential derives once from these (triplets, element clusters), see `Potential.index`.
+    potential derives once from these (triplets, element clusters), see `Potential.index`. With a `skin` (Å) pairs
+    reach so much further, and so do those in the index: both then serve structures near this one, too.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -52,6 +53,7 @@ class Batch:
     neighbors: Neighbors
     cutoff: float
     periodic: bool = False
+    skin: float = 0.0
     index: Any = None
     rounding: Rounding | None = None
 

@@ -20,7 +20,7 @@ from mcgm.data.labels import summands
 from mcgm.errors import ConfigError, named, unknown_name
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice, FreshClusters, FrozenClusters
-from mcgm.interfaces.skin import KeptNeighbors
+from mcgm.interfaces.frames import frames
 from mcgm.potential import Potential, Prediction
 from mcgm.splitting import alone
 from mcgm.structure import Structure
@@ -64,11 +64,14 @@ class MCGMCalculator(Calculator):
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
         compile: fuse the network into one graph, which takes a minute or two at the second calculation and makes all
             later ones about twice as fast; see `mcgm.compiled.CompiledPotential`.
+        cuda_graphs: on a GPU: record the kernels of a step at the third calculation, after each search of pairs anew,
+            and replay them until the next one, which makes steps of small systems several times as fast; see
+            `mcgm.interfaces.recording`.
         options: of ASE's own calculators: `atoms`, `label`, `directory`.
 
     Raises:
         ConfigError: a negative skin, a type that is no precision, a device that is not there, an unknown option, jumps
-            that were not allowed, or what cannot be compiled.
+            that were not allowed, or what cannot be compiled, or recorded.
         StructureError: at a calculation: unusable atoms, an unknown element, or other atoms than the frozen ones.
         TooLargeError: at a calculation: the structure does not fit into memory; with what would.
     """
@@ -93,6 +96,7 @@ class MCGMCalculator(Calculator):
         clusters: str | ClusterChoice = "fresh",
         allow_discontinuous: bool = False,
         compile: bool = False,
+        cuda_graphs: bool = False,
         **options: Any,
     ) -> None:
         _refuse_unknown(options)
@@ -106,7 +110,7 @@ class MCGMCalculator(Calculator):
             compiled=compile,
         )
         self._info_keys = _info_keys(potential)
-        self._neighbors = KeptNeighbors(self.potential.cutoff, skin)
+        self._frames = frames(self.potential, self.clusters, skin=skin, cuda_graphs=cuda_graphs)
         self._has_warned = False
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
@@ -138,8 +142,7 @@ class MCGMCalculator(Calculator):
             raise PropertyNotImplementedError("this potential has no charges; train with long_range='mcgm_charges'.")
 
         def predict() -> Prediction:
-            batch = self._neighbors.batch([structure]).to(self.potential.dtype).to(self.potential.device)
-            return self.clusters.predict(batch, stress=has_stress, name=str(structure))
+            return self._frames.predict([structure], stress=has_stress, name=str(structure))
 
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False), named([structure]):
@@ -185,12 +188,12 @@ class MCGMCalculator(Calculator):
     @property
     def skin(self) -> float:
         """Å around the cutoff."""
-        return self._neighbors.skin
+        return self._frames.neighbors.skin
 
     @property
     def rebuilds(self) -> int:
         """How often pairs have been searched."""
-        return self._neighbors.rebuilds
+        return self._frames.neighbors.rebuilds
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -31,6 +31,9 @@ class ClusterChoice(ABC):
 class ClusterSource(ABC):
     """The choice at work in one calculator."""
 
+    potential: Potential
+    """Whose clusters they are."""
+
     note: str
     """What `results["clusters"]` says."""
 

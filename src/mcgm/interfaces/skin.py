@@ -95,9 +95,24 @@ class KeptNeighbors:
         self._wide: list[WideNeighbors] = []
 
     def batch(self, structures: Sequence[Structure]) -> Batch:
-        """The structures in float64 on the CPU."""
+        """The structures in float64 on the CPU, with the pairs within the cutoff."""
         del self._wide[len(structures) :]
         placed = [self._place(k, structure) for k, structure in enumerate(structures)]
+        return self._side_by_side(structures, placed, skin=0.0)
+
+    def wide_batch(self, structures: Sequence[Structure]) -> tuple[Batch, bool]:
+        """Likewise with all pairs found, those in the skin included, and whether any are not those of the last call."""
+        searches = self.rebuilds
+        last = [len(wide.structure) for wide in self._wide]
+        del self._wide[len(structures) :]
+        for k, structure in enumerate(structures):
+            wraps = self._wide[k].wraps(structure) if k < len(self._wide) else None
+            if wraps is None or wraps.any():
+                self._search(k, structure)
+        is_new = self.rebuilds > searches or last != [len(structure) for structure in structures]
+        return self._side_by_side(structures, [wide.pairs for wide in self._wide], skin=self.skin), is_new
+
+    def _side_by_side(self, structures: Sequence[Structure], pairs: Sequence[Neighbors], skin: float) -> Batch:
         sizes = torch.tensor([len(structure) for structure in structures])
 
         def stack(name: str) -> torch.Tensor:
@@ -111,8 +126,9 @@ class KeptNeighbors:
             pbc=stack("pbc"),
             charge=stack("charge"),
             spin=stack("spin"),
-            neighbors=_side_by_side(placed, sizes.tolist()),
+            neighbors=_side_by_side(pairs, sizes.tolist()),
             cutoff=self.cutoff,
+            skin=skin,
             periodic=any(bool(s.pbc.any()) for s in structures),
         )
 
@@ -120,10 +136,13 @@ class KeptNeighbors:
         """Pairs of the k-th structure, of the last search there if they still serve."""
         wraps = self._wide[k].wraps(structure) if k < len(self._wide) else None
         if wraps is None:
-            self._wide[k : k + 1] = [WideNeighbors.search(structure, self.cutoff, self.skin)]
-            self.rebuilds += 1
+            self._search(k, structure)
             wraps = np.zeros((len(structure), 3), dtype=np.int64)
         return self._wide[k].within_cutoff(structure, wraps)
+
+    def _search(self, k: int, structure: Structure) -> None:
+        self._wide[k : k + 1] = [WideNeighbors.search(structure, self.cutoff, self.skin)]
+        self.rebuilds += 1
 
 
 def _side_by_side(pairs: Sequence[Neighbors], sizes: Sequence[int]) -> Neighbors:

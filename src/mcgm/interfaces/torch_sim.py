@@ -12,7 +12,7 @@ from torch import Tensor
 from mcgm.errors import ConfigError, named
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.clusters import ClusterChoice
-from mcgm.interfaces.skin import KeptNeighbors
+from mcgm.interfaces.frames import frames
 from mcgm.potential import Potential
 from mcgm.structure import Structure
 
@@ -39,9 +39,11 @@ class MCGMModel(ModelInterface):
         skin: Å around the cutoff.
         clusters: "fresh" or "frozen", see `MCGMCalculator`.
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false).
+        cuda_graphs: on a GPU: replay recorded kernels, see `MCGMCalculator`.
 
     Raises:
-        ConfigError: a negative skin, a type that is no precision, or jumps that were not allowed.
+        ConfigError: a negative skin, a type that is no precision, jumps that were not allowed, or what cannot be
+            recorded.
         StructureError: at a call: unusable atoms, an unknown element, or other systems than the frozen ones.
     """
 
@@ -56,12 +58,14 @@ class MCGMModel(ModelInterface):
         skin: float = 0.5,
         clusters: str | ClusterChoice = "fresh",
         allow_discontinuous: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         self.potential, self.clusters = admit(
             potential, device=device, dtype=dtype, clusters=clusters, allow_discontinuous=allow_discontinuous
         )
-        self.neighbors = KeptNeighbors(self.potential.cutoff, skin)
+        self._frames = frames(self.potential, self.clusters, skin=skin, cuda_graphs=cuda_graphs)
+        self.neighbors = self._frames.neighbors
         self._device, self._dtype = self.potential.device, self.potential.dtype
         self._compute_forces, self._compute_stress = compute_forces, compute_stress
 
@@ -102,23 +106,23 @@ class MCGMModel(ModelInterface):
         has_volume = torch.tensor([structure.volume > 0 for structure in structures], device=self._device)
         # Inside a caller's inference mode no forces could be differentiated.
         with torch.inference_mode(False), named(structures):
-            batch = self.neighbors.batch(structures).to(self._dtype).to(self._device)
             stress = self._compute_stress and bool(has_volume.any())
-            prediction = self.clusters.predict(batch, stress=stress, name="torch-sim state")
+            prediction = self._frames.predict(structures, stress=stress, name="torch-sim state")
         kind = state.positions.dtype
-        outputs = {"energy": prediction.energy.to(kind)}
+        outputs = {"energy": prediction.energy.to(kind, copy=True)}
         if prediction.energy_spread is not None:
-            outputs["energy_spread"] = prediction.energy_spread.to(kind)
+            outputs["energy_spread"] = prediction.energy_spread.to(kind, copy=True)
         if prediction.out_of_domain is not None:
-            outputs["out_of_domain"] = prediction.out_of_domain
+            outputs["out_of_domain"] = prediction.out_of_domain.clone()
         if self._compute_forces:
             assert prediction.forces is not None
-            outputs["forces"] = prediction.forces.to(kind)
+            outputs["forces"] = prediction.forces.to(kind, copy=True)
             if prediction.forces_spread is not None:
-                outputs["forces_spread"] = prediction.forces_spread.to(kind)
+                outputs["forces_spread"] = prediction.forces_spread.to(kind, copy=True)
         if self._compute_stress:
-            found = torch.zeros_like(batch.cell) if prediction.stress is None else prediction.stress
-            outputs["stress"] = torch.where(has_volume[:, None, None], found.to(kind), torch.nan)
+            found = state.positions.new_zeros(1) if prediction.stress is None else prediction.stress
+            expanded = found.to(kind).expand(len(structures), 3, 3)
+            outputs["stress"] = torch.where(has_volume[:, None, None], expanded, torch.nan)
         return outputs
 
 

@@ -23,6 +23,9 @@ structure; rotation, reflection, translation: of the whole structure; wrapping: 
 apart: n times the energy; supercell: the same energy per atom; isolation: an atom alone feels no force.
 """
 
+IndexReads = Literal["neighbors", "cell", "positions"]
+"""What an index is made of besides composition, neighbours and periodic axes: nothing, the cell, or positions too."""
+
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
@@ -155,6 +158,11 @@ class LongRangeSpec(ABC):
     def reads_positions(self) -> bool:
         """Whether the energy depends on positions or cell otherwise than through the scalars; default: it does."""
         return True
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """What the block's index changes with; default: positions if the block reads them at all."""
+        return "positions" if self.reads_positions else "neighbors"
 
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from mcgm.activations import ACTIVATIONS
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
+from mcgm.long_range.base import Contribution, IndexReads, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.frame import FRAMES, Frame
 from mcgm.long_range.frequency_filters import Crystals, RadialCrystals, RadialFilter, TabulatedCrystals
 from mcgm.long_range.mcgm.assignment import Assignment
@@ -119,6 +119,11 @@ class EwaldMessages(LongRangeSpec):
         if self.lattice is not None:
             left_out["supercell"] = "filters belong to the lattice vectors as given"
         return left_out
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """Wave vectors of the reciprocal lattice."""
+        return "cell"
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from mcgm.activations import silu
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import Contribution, Electrostatics, LongRange, LongRangeSpec, Promise
+from mcgm.long_range.base import Contribution, Electrostatics, IndexReads, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.coulomb import SUMS, OpenPairs, Sum, coulomb_potential
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.long_range.options import require_positive
@@ -66,6 +66,11 @@ class LatentCharges(LongRangeSpec):
             "copies": "charges of copies interact at any distance",
             "isolation": "an atom without neighbours feels the charges far away",
         }
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """Wave vectors of the reciprocal lattice."""
+        return "cell"
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width."""

@@ -31,7 +31,7 @@ from mcgm.batch import Batch
 from mcgm.convolution import messages
 from mcgm.errors import ConfigError
 from mcgm.harmonics import second_degree
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec
+from mcgm.long_range.base import Contribution, IndexReads, LongRange, LongRangeSpec
 from mcgm.long_range.mcgm.aggregation import attended_mean
 from mcgm.long_range.mcgm.assignment import Assignment
 from mcgm.long_range.mcgm.clusterers import ByAtom, ByElement, Clusterer, Everything
@@ -90,6 +90,11 @@ class Orientations(LongRangeSpec):
     def is_separable(self) -> bool:
         """Where molecules share nothing (scope "molecule"), or atoms do not."""
         return self.scope == "molecule" or self.clusters == "atom"
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """With scope "molecule" who shares with whom follows from positions."""
+        return "positions" if self.scope == "molecule" else "neighbors"
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""
@@ -214,7 +219,7 @@ class OrientationExchange(LongRange):
         assignment = self.rule.known(nodes, self.rule.layout(nodes), batch.positions.dtype)
         assert assignment is not None, "rules of `CLUSTERS` look at the composition alone."
         with torch.no_grad():
-            row = torch.nonzero(batch.edges.length < self.reach).flatten()
+            row = torch.nonzero(batch.edges.length < self.reach + batch.skin).flatten()
         all_of_them, image = batch.neighbors, batch.neighbors.image[row]
         crossing = torch.nonzero(image.any(dim=1)).flatten()
         near = Neighbors(all_of_them.source[row], all_of_them.target[row], image, crossing)

@@ -30,7 +30,7 @@ from torch.nn.functional import leaky_relu
 from mcgm.activations import ACTIVATIONS
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError, unknown_name
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
+from mcgm.long_range.base import Contribution, IndexReads, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment, Nodes
 from mcgm.long_range.options import require_whole
 from mcgm.long_range.reciprocal import about_centroid
@@ -111,6 +111,11 @@ class RANGE(LongRangeSpec):
             "supercell": places,
             "isolation": places,
         }
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """The inverse cell."""
+        return "cell"
 
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
-from mcgm.long_range.base import Contribution, LongRange, LongRangeSpec, Promise
+from mcgm.long_range.base import Contribution, IndexReads, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
 
 
@@ -57,6 +57,11 @@ class Together(LongRangeSpec):
         return any(block.has_labels for block in self.blocks) and all(
             block.is_smooth or block.has_labels for block in self.blocks
         )
+
+    @property
+    def index_reads(self) -> IndexReads:
+        """The most that any block's index reads."""
+        return max((block.index_reads for block in self.blocks), key=get_args(IndexReads).index)
 
     @property
     def has_charges(self) -> bool:
