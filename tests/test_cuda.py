@@ -6,6 +6,7 @@ Skipped where there is none.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -20,6 +21,7 @@ from mcgm.backbones import BACKBONES
 from mcgm.cli import main
 from mcgm.errors import TooLargeError
 from mcgm.interfaces.ase import MCGMCalculator
+from mcgm.interfaces.torch_sim import MCGMModel
 from mcgm.long_range import BLOCKS
 from mcgm.prediction.stream import predictions
 
@@ -209,3 +211,80 @@ def test_training_on_the_gpu_makes_a_model_that_the_cpu_reads(tmp_path, block: s
         model.to(device)(collated(model, [grown(30)], device)).energy.cpu().item() for device in ("cpu", "cuda")
     ]
     assert energies[1] == pytest.approx(energies[0], abs=1e-3)
+
+
+SYSTEMS = {"molecule": lambda: molecule("CH3CH2OH"), "crystal": lambda: bulk("NaCl", "rocksalt", a=5.64, cubic=True)}
+
+
+def frames(system: str, count: int = 40) -> list[Atoms]:
+    """Atoms that move further than the skin lasts."""
+    start, generator = SYSTEMS[system](), np.random.default_rng(0)
+    step = generator.normal(scale=0.01, size=start.positions.shape)
+    found = []
+    for k in range(count):
+        atoms = start.copy()
+        atoms.positions += k * step
+        atoms.info["charge"] = float(k % 2)
+        found.append(atoms)
+    return found
+
+
+def results(calculator: MCGMCalculator, system: str) -> list[dict]:
+    """Of all frames."""
+    found = []
+    for atoms in frames(system):
+        atoms.calc = calculator
+        atoms.get_forces()
+        found.append(dict(calculator.results))
+    return found
+
+
+def assert_replays_agree(model, system: str, **options) -> MCGMCalculator:
+    recorded = MCGMCalculator(model, device="cuda", cuda_graphs=True, skin=0.4, **options)
+    plain = MCGMCalculator(model, device="cuda")
+    for found, expected in zip(results(recorded, system), results(plain, system), strict=True):
+        assert found["energy"] == pytest.approx(expected["energy"], rel=1e-10, abs=1e-9)
+        for name in ("forces", "energies", "stress") if system == "crystal" else ("forces", "energies"):
+            assert np.abs(found[name] - expected[name]).max() < 1e-8 * max(1.0, np.abs(expected[name]).max())
+    assert 1 < recorded.rebuilds < 40
+    return recorded
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("block", ["none", "mcgm", "mcgm_oriented"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_recorded_frames_are_those_of_the_network(backbone: str, block: str, system: str, caplog):
+    recorded = assert_replays_agree(potential(backbone, block).double(), system)
+    assert recorded.recordings >= recorded.rebuilds - 1  # the last search may be of the last frame
+    assert not caplog.records
+
+
+def test_what_waits_for_the_device_runs_as_it_is(caplog):
+    recorded = assert_replays_agree(potential("schnet", "charges").double(), "crystal")
+    assert recorded.recordings == 0
+    assert caplog.text.count("cannot be recorded and runs as it is") == 1
+
+
+def test_compiled_frames_are_recorded_too(caplog):
+    recorded = assert_replays_agree(potential("schnet", "mcgm_oriented").double(), "molecule", compile=True)
+    assert recorded.recordings > 0
+    assert "cannot be recorded" not in caplog.text
+
+
+def test_results_of_torch_sim_outlive_the_next_replay():
+    model = MCGMModel(potential("schnet", "mcgm").double(), device="cuda", cuda_graphs=True)
+    positions = torch.tensor(molecule("CH3CH2OH").positions, device="cuda")
+    state = SimpleNamespace(
+        positions=positions,
+        atomic_numbers=torch.tensor(molecule("CH3CH2OH").numbers, device="cuda"),
+        cell=torch.zeros(1, 3, 3, device="cuda", dtype=torch.float64),
+        pbc=False,
+        system_idx=torch.zeros(len(positions), dtype=torch.int64, device="cuda"),
+    )
+    kept = []
+    for _ in range(6):
+        state.positions = state.positions + 0.01 * torch.randn_like(state.positions)
+        outputs = model(state)
+        kept.append((outputs["forces"], outputs["forces"].clone()))
+    assert all(torch.equal(one, other) for one, other in kept)
+    assert not torch.equal(kept[-1][0], kept[-2][0])

@@ -58,6 +58,7 @@ def run(arguments: list[str]) -> int:
             resume=known.resume,
             stop_at_spread=known.stop_at_spread,
             compile=known.compile,
+            cuda_graphs=known.cuda_graphs,
             watch=watcher,
         )
     print(summarize(known.output, outcome, settings, len(atoms), domain=potential.domain))
@@ -110,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
         help="fuse the network into one graph: a minute or two at the start, then steps about twice as fast",
     )
     parser.add_argument("--device", default="cpu", help="e.g. cpu, cuda")
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="on a GPU: record the kernels of a step and replay them; steps of small systems are several times as fast",
+    )
     parser.add_argument(
         "--stop-at-spread",
         type=float,

@@ -50,6 +50,7 @@ def simulate(
     resume: bool = False,
     stop_at_spread: float | None = None,
     compile: bool = False,
+    cuda_graphs: bool = False,
     watch: Watch = lambda step, row: None,
 ) -> Outcome:
     """Move the atoms and record every `settings.every` steps, and the last one, in `folder`.
@@ -62,6 +63,7 @@ def simulate(
         stop_at_spread: end, with a frame, where the members of a committee differ by more than this in the force on
             any atom, eV/Å; looked at in every step.
         compile: fuse the network into one graph: faster steps after a minute or two, the same but for rounding.
+        cuda_graphs: record the kernels of a step, and replay them: on a GPU, faster steps of small systems.
 
     Raises:
         ConfigError: a potential that jumps, or that has no spread to stop at; a spread that is no finite number above
@@ -76,7 +78,8 @@ def simulate(
         raise ConfigError("--stop-at-spread needs a committee (mcgm train --seeds 4); this is a single network.")
     inputs = asdict(settings) | {"structure": fingerprint(atoms), "model": model}
     atoms = atoms.copy()
-    calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype, compile=compile)
+    how = {"compile": compile, "cuda_graphs": cuda_graphs}
+    calculator = calculator_for(potential, atoms, clusters=settings.clusters, dtype=settings.dtype, **how)
     with claimed(folder / LOCK, str(folder)):
         state = _state(folder, inputs, steps, resume)
         chance = np.random.default_rng(settings.seed)
@@ -100,20 +103,20 @@ def simulate(
     return Outcome(velocities, 0 if state is None else state.step, run.rebuilds, stopped_at)
 
 
-def calculator_for(
-    potential: Potential, atoms: Atoms, *, clusters: str, dtype: str, compile: bool = False
-) -> MCGMCalculator:
+def calculator_for(potential: Potential, atoms: Atoms, *, clusters: str, dtype: str, **how: bool) -> MCGMCalculator:
     """The calculator whose clusters are made at every frame ("fresh"), or are those of `atoms` ("frozen").
 
+    Args:
+        how: `compile` and `cuda_graphs`, as the calculator has them.
+
     Raises:
-        ConfigError: a potential that jumps, or frozen clusters of one that does not.
+        ConfigError: a potential that jumps, frozen clusters of one that does not, or what cannot be compiled, or
+            recorded.
     """
     if clusters == "fresh" and not potential.is_smooth:
         raise ConfigError(jumps(potential) + (" Here: --clusters frozen." if potential.has_labels else ""))
     choice: str | ClusterChoice = FrozenClusters(at=atoms) if clusters == "frozen" else clusters
-    return MCGMCalculator(
-        potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice, compile=compile
-    )
+    return MCGMCalculator(potential, device=potential.device, dtype=getattr(torch, dtype), clusters=choice, **how)
 
 
 def fingerprint(atoms: Atoms) -> str:

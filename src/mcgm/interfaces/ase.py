@@ -195,6 +195,11 @@ class MCGMCalculator(Calculator):
         """How often pairs have been searched."""
         return self._frames.neighbors.rebuilds
 
+    @property
+    def recordings(self) -> int:
+        """How often kernels have been recorded (`cuda_graphs`)."""
+        return self._frames.recordings
+
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
     """ASE keeps whatever it is given, and a misspelt option would do nothing."""

@@ -25,6 +25,11 @@ class Frames(ABC):
     def __init__(self, neighbors: KeptNeighbors) -> None:
         self.neighbors = neighbors
 
+    @property
+    def recordings(self) -> int:
+        """How often kernels were recorded."""
+        return 0
+
     @abstractmethod
     def predict(self, structures: Sequence[Structure], *, stress: bool, name: str) -> Prediction:
         """Energies, forces and, where wanted, stress; errors call the frame by this name."""
@@ -65,6 +70,11 @@ class RecordedFrames(Frames):
         self._recorder = Recorder(potential)
         self._recording: Recording | None = None
         self._cell: torch.Tensor | None = None
+
+    @property
+    def recordings(self) -> int:
+        """See the base class."""
+        return self._recorder.made
 
     def predict(self, structures: Sequence[Structure], *, stress: bool, name: str) -> Prediction:
         """See the base class; the next call overwrites the results."""
