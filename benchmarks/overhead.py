@@ -1,7 +1,7 @@
 """What does MCGM cost? Time and memory of energy + forces with it, as a ratio to the same backbone without it.
 
 python benchmarks/overhead.py [--size paper|small] [--molecules N] [--rounds N] [--backbones NAME ...]
-    [--blocks NAME ...] [--device cpu|cuda]
+    [--blocks NAME ...] [--device cpu|cuda] [--recorded]
 
 Figures of backbones that this call does not measure are kept, each with the command and machine that gave it.
 """
@@ -65,8 +65,27 @@ def peak_mib(action: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
+def recorded(action: Callable[[], object]) -> Callable[[], None]:
+    """The kernels of an action as one CUDA graph: without what it takes to launch them one by one."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        action(), action()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        action()
+    return graph.replay
+
+
 def measure(
-    backbone: str, size: str, structures: list[Structure], blocks: Sequence[str], rounds: int, device: str
+    backbone: str,
+    size: str,
+    structures: list[Structure],
+    blocks: Sequence[str],
+    rounds: int,
+    device: str,
+    prepare: Callable[[Callable[[], object]], Callable[[], object]],
 ) -> dict[str, object]:
     """Ratios to the local network, for inference and for a training step."""
     models = potentials(backbone, size, blocks, device)
@@ -81,8 +100,8 @@ def measure(
         model.zero_grad()
         model.eval()
 
-    predict = {name: finished(lambda name=name: models[name](batches[name]), device) for name in models}
-    train = {name: finished(lambda name=name: step(name), device) for name in models}
+    predict = {name: finished(prepare(lambda name=name: models[name](batches[name])), device) for name in models}
+    train = {name: finished(prepare(lambda name=name: step(name)), device) for name in models}
     clock = time.process_time if device == "cpu" else time.perf_counter
     inference, training = seconds(predict, 2 * rounds, clock), seconds(train, rounds, clock)
     others = [name for name in models if name != "none"]
@@ -95,7 +114,7 @@ def measure(
         "training step, ratio to local": {name: ratio(training, name, "none") for name in others},
         "parameters": {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()},
     }
-    if device != "cpu":
+    if device != "cpu" and prepare is not recorded:
         for title, actions in (("energy + forces", predict), ("a training step", train)):
             peaks = {name: peak_mib(action) for name, action in actions.items()}
             figures[f"MiB of {title}, local"] = round(peaks["none"], 1)
@@ -115,6 +134,7 @@ def main() -> None:
     parser.add_argument("--blocks", nargs="+", default=BLOCKS[1:], metavar="NAME", help="beside the network alone")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("--name", help="of the figures: overhead_NAME.json; default: size, and device but for a CPU")
+    parser.add_argument("--recorded", action="store_true", help="on a GPU: the kernels alone, as one CUDA graph")
     options = parser.parse_args()
     torch.set_num_threads(1)  # time is that of the processor
     keep_freed_memory()
@@ -123,12 +143,14 @@ def main() -> None:
     if options.device != "cpu":
         question = f"{question}, {torch.cuda.get_device_name()}"
     by_default = options.size + ("" if options.device == "cpu" else f"_{options.device}")
+    by_default += "_recorded" if options.recorded else ""
     name = f"overhead_{options.name or by_default}"
     figures = kept(name)
     figures["question"] = question
     for backbone in options.backbones:
         blocks = ("none", *options.blocks)
-        found = measure(backbone, options.size, structures, blocks, options.rounds, options.device)
+        prepare = recorded if options.recorded else lambda action: action
+        found = measure(backbone, options.size, structures, blocks, options.rounds, options.device, prepare)
         figures[backbone] = {"molecules": options.molecules} | found | {"provenance": provenance(["python", *sys.argv])}
     store(name, figures)
 
