@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,6 +24,14 @@ class Slots:
         """Count once, where batches are made; an atom may be its own neighbour through an image of itself."""
         width = int(segment_count(target, atoms).max()) if atoms else 0
         return cls(target * width + rank_in_segment(target, atoms), atoms, width)
+
+    def widened(self, width: int) -> Slots:
+        """The same edges in a table with more rows for each atom."""
+        return Slots(
+            self.slot + torch.div(self.slot, self.width, rounding_mode="floor") * (width - self.width),
+            self.atoms,
+            width,
+        )
 
     def spread(self, values: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom slot channel"]:
         """Edges as a table with one row of slots for each target atom, zeros where there is no edge."""

@@ -66,7 +66,7 @@ class MCGMCalculator(Calculator):
             later ones about twice as fast; see `mcgm.compiled.CompiledPotential`.
         cuda_graphs: on a GPU: record the kernels of a step at the third calculation, after each search of pairs anew,
             and replay them until the next one, which makes steps of small systems several times as fast; see
-            `mcgm.interfaces.recording`.
+            `mcgm.cuda_graphs`.
         options: of ASE's own calculators: `atoms`, `label`, `directory`.
 
     Raises:

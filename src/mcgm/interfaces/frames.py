@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
+from mcgm.cuda_graphs import CudaGraphs
 from mcgm.errors import ConfigError
 from mcgm.interfaces.clusters import ClusterSource
-from mcgm.interfaces.recording import Recorder, Recording
+from mcgm.interfaces.recording import Recording
 from mcgm.interfaces.skin import KeptNeighbors
 from mcgm.potential import Potential, Prediction
 from mcgm.structure import Structure
@@ -67,14 +68,15 @@ class RecordedFrames(Frames):
                 "long_range='mcgm_oriented' or 'mcgm', or another block that does not. Leave cuda_graphs out."
             )
         self._reads_cell = reads == "cell"
-        self._recorder = Recorder(potential)
+        self.potential = potential
+        self._graphs = CudaGraphs(potential.device)
         self._recording: Recording | None = None
         self._cell: torch.Tensor | None = None
 
     @property
     def recordings(self) -> int:
         """See the base class."""
-        return self._recorder.made
+        return self._graphs.made
 
     def predict(self, structures: Sequence[Structure], *, stress: bool, name: str) -> Prediction:
         """See the base class; the next call overwrites the results."""
@@ -82,7 +84,7 @@ class RecordedFrames(Frames):
         recording = self._recording
         stale = self._reads_cell and self._cell is not None and not torch.equal(self._cell, batch.cell)
         if recording is None or is_new or stale or recording.stress != stress:
-            recording = self._recording = self._recorder.of(batch, stress=stress)
+            recording = self._recording = Recording(self.potential, self._graphs, batch, stress=stress)
             self._cell = batch.cell
         return recording(batch)
 

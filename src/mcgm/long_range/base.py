@@ -164,6 +164,11 @@ class LongRangeSpec(ABC):
         """What the block's index changes with; default: positions if the block reads them at all."""
         return "positions" if self.reads_positions else "neighbors"
 
+    @property
+    def index_reach(self) -> float:
+        """Å within which the block's index lists neighbours apart from the others; default 0: it does not."""
+        return 0.0
+
     @abstractmethod
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""

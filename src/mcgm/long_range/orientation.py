@@ -96,6 +96,11 @@ class Orientations(LongRangeSpec):
         """With scope "molecule" who shares with whom follows from positions."""
         return "positions" if self.scope == "molecule" else "neighbors"
 
+    @property
+    def index_reach(self) -> float:
+        """The reach."""
+        return self.reach
+
     def build(self, channels: int, layers: int) -> LongRange:
         """The module for a backbone of this width and depth."""
         return OrientationExchange(channels, layers, self)

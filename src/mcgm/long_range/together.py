@@ -64,6 +64,11 @@ class Together(LongRangeSpec):
         return max((block.index_reads for block in self.blocks), key=get_args(IndexReads).index)
 
     @property
+    def index_reach(self) -> float:
+        """The longest of any block."""
+        return max(block.index_reach for block in self.blocks)
+
+    @property
     def has_charges(self) -> bool:
         """Whether any block has."""
         return any(block.has_charges for block in self.blocks)

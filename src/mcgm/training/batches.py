@@ -16,6 +16,7 @@ from mcgm.errors import DataError
 from mcgm.potential import Potential
 from mcgm.splitting import is_out_of_memory
 from mcgm.structure import Structure
+from mcgm.training.filling import Filling
 
 EVALUATION_ATOMS = 2000
 """Atoms per batch wherever errors are measured: validation and `mcgm evaluate` then see the very same batches."""
@@ -25,7 +26,8 @@ EVALUATION_ATOMS = 2000
 class LabelledBatch:
     """A batch with its labels: energies in eV (float64), forces in eV/Å, charges in e, dipoles in eÅ, stress in eV/Å³.
 
-    Zero where a structure has none; a structure that is not periodic has no stress, whatever its file says.
+    Zero where a structure has none; a structure that is not periodic has no stress, whatever its file says. `filled` is
+    the batch, which then has no index, with what fills it up to one of a few sizes.
     """
 
     batch: Batch
@@ -40,6 +42,7 @@ class LabelledBatch:
     stress: Float[Tensor, "molecule 3 3"]
     has_stress: Bool[Tensor, "molecule"]
     names: tuple[str, ...]
+    filled: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,25 +56,30 @@ class LabelledBatch:
 class Collate:
     """Turns structures into a labelled batch for one potential; runs in the data workers.
 
+    Args:
+        filling: sizes that batches are filled up to.
+
     Raises:
         DataError: a structure has no energy.
     """
 
     potential: Potential
     dtype: torch.dtype
+    filling: Filling | None = None
 
     def __call__(self, structures: Sequence[Structure]) -> LabelledBatch:
         """Neighbours, index tensors and labels of the structures."""
         missing = [str(item) for item in structures if item.energy is None]
         if missing:
             raise DataError(f"{missing[0]} has no energy; required: an energy for every structure used in training.")
-        batch = Batch.from_structures(structures, cutoff=self.potential.cutoff, dtype=self.dtype)
+        exact = Batch.from_structures(structures, cutoff=self.potential.cutoff, dtype=torch.float64)
+        batch, filled = exact.to(self.dtype), self._filled(exact)
         forces, has_forces = _per_atom(structures, "forces", (3,))
         charges, has_charges = _per_atom(structures, "charges", ())
         dipole, has_dipole = _per_structure([s.dipole for s in structures], (3,))
         stress, has_stress = _per_structure([s.stress if s.volume > 0 else None for s in structures], (3, 3))
         return LabelledBatch(
-            batch=self._indexed(batch),
+            batch=self._indexed(batch) if filled is None else batch,
             energy=torch.tensor([s.energy for s in structures], dtype=torch.float64),
             sizes=torch.tensor([len(s) for s in structures], dtype=torch.float64),
             forces=forces,
@@ -83,7 +91,15 @@ class Collate:
             stress=stress,
             has_stress=has_stress,
             names=tuple(s.name for s in structures),
+            filled=filled,
         )
+
+    def _filled(self, exact: Batch) -> Batch | None:
+        filled = None if self.filling is None else self.filling.fill(exact)
+        if self.filling is None or filled is None:
+            return None
+        filled = self._indexed(filled.to(self.dtype))
+        return filled.replace(index=self.filling.widened(filled.index))
 
     def _indexed(self, batch: Batch) -> Batch:
         try:
