@@ -75,6 +75,14 @@ def parameter_gradients(
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
+def vector_jacobian_product(
+    results: Sequence[Tensor], parameters: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> tuple[Float[Tensor, "..."] | None, ...]:
+    """Gradient of the results times their cotangents for each parameter, `None` for those without a part in them."""
+    with exact(results[0].device):
+        return torch.autograd.grad(results, parameters, cotangents, allow_unused=True)
+
+
 def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:
     """Positions and cells under the symmetric part of a small strain."""
     symmetric = 0.5 * (strain + strain.transpose(1, 2))

@@ -145,7 +145,8 @@ class TrainingConfig:
     AdamW's. `steps` overrides `epochs`, rounded up to whole epochs. `freeze` is the part of a saved model (`start`)
     that keeps its weights. `precision: bf16-mixed` trains float32 weights with the layers of the backbone in bfloat16;
     clusters, sums and energies stay in float32 or better, and validation is of the float32 network. `compile` fuses
-    training steps into one graph, which takes minutes at the start; validation runs as it is.
+    training steps into one graph, which takes minutes at the start; validation runs as it is. `cuda_graphs` (on a GPU)
+    fills batches of molecules up to a few sizes, records the kernels of a step for each of them, and replays them.
     """
 
     epochs: int = 100
@@ -161,6 +162,7 @@ class TrainingConfig:
     seed: int = 0
     precision: Literal["float32", "float64", "bf16-mixed"] = "float32"
     compile: bool = False
+    cuda_graphs: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
     num_nodes: int = 1

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as lightning
+import torch
 from torch.utils.data import DataLoader
 
+from mcgm.batch import Batch
 from mcgm.data import Dataset
 from mcgm.errors import ConfigError
 from mcgm.training.batches import BatchSampler, Collate, EvaluationSampler
 from mcgm.training.config import TrainingConfig
+from mcgm.training.filling import Filling
+
+LOOKED_AT = 32
+"""Batches of the first epoch whose sizes tell those that later ones are filled up to."""
 
 
 class StructureDataModule(lightning.LightningDataModule):
@@ -24,7 +31,24 @@ class StructureDataModule(lightning.LightningDataModule):
         self.train, self.val = train, val
         self.collate = collate
         self.config = config
+        self.training_collate = replace(collate, filling=self._filling()) if config.cuda_graphs else collate
         self.done = (0, 0)
+
+    def _filling(self) -> Filling:
+        """Sizes that training batches are filled up to, from the first ones.
+
+        Raises:
+            ConfigError: all structures are periodic.
+        """
+        potential = self.collate.potential
+        chosen = [[self.train[k] for k in batch] for batch in self.sampler(0).batches[:LOOKED_AT]]
+        batches = [Batch.from_structures(each, cutoff=potential.cutoff, dtype=torch.float64) for each in chosen]
+        if all(batch.periodic for batch in batches):
+            raise ConfigError(
+                "training.cuda_graphs: only batches of structures that are not periodic are filled up and recorded; "
+                "here all are periodic. Leave it out."
+            )
+        return Filling.of(batches, potential.specification.index_reach)
 
     def sampler(self, epoch: int, *, rank: int = 0, ranks: int = 1, start: int = 0) -> BatchSampler:
         """The training batches of an epoch, from `start` on."""
@@ -92,19 +116,19 @@ class StructureDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         sampler = self.sampler(trainer.current_epoch, rank=trainer.global_rank, ranks=trainer.world_size, start=start)
-        return self._loader(self.train, sampler)
+        return self._loader(self.train, sampler, self.training_collate)
 
     def val_dataloader(self) -> DataLoader:
         """Every structure once over all ranks."""
         trainer = self.trainer
         assert trainer is not None
         sampler = EvaluationSampler(self.val.sizes, rank=trainer.global_rank, ranks=trainer.world_size)
-        return self._loader(self.val, sampler)
+        return self._loader(self.val, sampler, self.collate)
 
-    def _loader(self, dataset: Dataset, sampler: BatchSampler | EvaluationSampler) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: BatchSampler | EvaluationSampler, collate: Collate) -> DataLoader:
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=collate,
             num_workers=self.config.workers,
         )

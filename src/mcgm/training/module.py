@@ -22,6 +22,7 @@ from mcgm.training.loss import TERMS, LossTerms, label_counts, loss_terms
 from mcgm.training.metrics import ErrorSums, not_finite
 from mcgm.training.parts import Hierarchies, Portion, Predictor, by_structure, in_parts, predicted
 from mcgm.training.ranks import gathered, raise_too_large, total
+from mcgm.training.recorded import RecordedNetwork
 from mcgm.training.schedule import Schedule
 
 LEAST_JUMP = 0.01
@@ -47,6 +48,7 @@ class PotentialModule(lightning.LightningModule):
         self.schedule = schedule
         self.forces = forces
         self._predictor = _predictor(potential, config)
+        self._recorded = _recorded(potential, config)
         self.training_splitter = Splitter("training")
         self.validation_splitter = Splitter("validation")
         self.clustering_splitter = Splitter("clustering of the training part")
@@ -121,8 +123,13 @@ class PotentialModule(lightning.LightningModule):
         return torch.Generator(device=self.device).manual_seed(self.config.seed * 1_000_003 + number)
 
     def predict_portion(self, portion: Portion) -> Prediction:
-        """What a training step asks of the network, as it asks: compiled or not, with prescribed clusters or not."""
-        batch = portion.data.batch
+        """What a training step asks of the network, as it asks: compiled, recorded or neither, with prescribed clusters
+        or not."""
+        batch, filled = portion.data.batch, portion.data.filled
+        if self._recorded is not None and filled is not None:
+            prediction = self._recorded(batch, filled, forces=self.forces)
+            if prediction is not None:
+                return prediction
         stress = self.config.loss.stress_weight > 0 and batch.periodic
         options = {"clusters": portion.prescribed, "generator": self._generator(self.global_step)}
         return predicted(self._predictor, batch, forces=self.forces, stress=stress, **options)
@@ -285,6 +292,28 @@ def _predictor(potential: NetworkPotential, config: TrainingConfig) -> Predictor
     from mcgm.compiled import CompiledPotential
 
     return CompiledPotential(potential).forward
+
+
+def has_gpu(config: TrainingConfig) -> bool:
+    """Whether the training runs on one."""
+    return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def _recorded(potential: NetworkPotential, config: TrainingConfig) -> RecordedNetwork | None:
+    """What replays training steps, where that is asked for."""
+    if not config.cuda_graphs:
+        return None
+    if not has_gpu(config):
+        raise ConfigError("training.cuda_graphs needs a GPU, and there is none here. Leave it out.")
+    if config.compile or config.precision == MIXED:
+        other = "compile" if config.compile else f"precision: {MIXED}"
+        raise ConfigError(f"training.cuda_graphs with training.{other} is not supported; required: one of the two.")
+    if potential.has_labels or potential.has_charges:
+        what = "looks for clusters in every step" if potential.has_labels else "sums charges structure by structure"
+        raise ConfigError(
+            f"training.cuda_graphs: this block {what}, which cannot be recorded. Use long_range: mcgm_oriented or mcgm."
+        )
+    return RecordedNetwork(potential)
 
 
 def _kept(trainer: lightning.Trainer) -> str:

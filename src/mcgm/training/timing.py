@@ -18,7 +18,7 @@ from mcgm.training.config import MIXED, CompareConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.gradients import Differentiator
 from mcgm.training.loss import label_counts
-from mcgm.training.module import PotentialModule
+from mcgm.training.module import PotentialModule, has_gpu
 from mcgm.training.parts import Portion, predicted
 from mcgm.training.preparation import Parts, open_parts
 from mcgm.training.schedule import make_schedule
@@ -76,7 +76,8 @@ class _Run:
         self.training = training
         forces = parts.forces and training.loss.force_weight > 0
         collate = Collate(potential, potential.dtype)
-        sampler = StructureDataModule(parts.train, parts.val, collate, training).sampler(0)
+        data = StructureDataModule(parts.train, parts.val, collate, training)
+        sampler = data.sampler(0)
         self.steps_per_epoch = len(sampler)
         schedule = make_schedule(training.schedule, self.steps_per_epoch)
         self.module = PotentialModule(potential, training, schedule, forces=forces).to(potential.device)
@@ -84,7 +85,7 @@ class _Run:
         self.chosen = [parts.train[k] for k in sampler.batches[len(sampler) // 2]]
         test = parts.test if len(parts.test) else parts.val
         self.tested = [test[k] for k in range(min(len(test), TIMED))]
-        self.collate = collate
+        self.collate, self.training_collate = collate, data.training_collate
         self.parameters = [parameter for parameter in potential.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0)
         self.step_seconds: list[float] = []
@@ -104,7 +105,7 @@ class _Run:
     def _step(self) -> None:
         module, loss = self.module, self.training.loss
         module.train()
-        data = self.collate(self.chosen).to(module.device)
+        data = self.training_collate(self.chosen).to(module.device)
         clusters = module.cluster(Portion(data)) if module.clusters_by_epoch else ()
         counts = label_counts(data, loss, forces=module.forces, charges=module.potential.has_charges)
         differentiate = Differentiator(module.predict_portion, self.parameters, loss, counts)
@@ -143,4 +144,4 @@ class _Run:
 
 def _device(training: TrainingConfig) -> str:
     """Where these settings train."""
-    return "cuda" if training.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if has_gpu(training) else "cpu"
