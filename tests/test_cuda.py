@@ -19,11 +19,15 @@ from ase.build import bulk, molecule
 from mcgm import Batch, Structure, build, load
 from mcgm.backbones import BACKBONES
 from mcgm.cli import main
+from mcgm.data import Dataset
 from mcgm.errors import TooLargeError
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.interfaces.torch_sim import MCGMModel
 from mcgm.long_range import BLOCKS
 from mcgm.prediction.stream import predictions
+from mcgm.training.batches import Collate
+from mcgm.training.filling import Filling
+from mcgm.training.recorded import RecordedNetwork
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -177,10 +181,11 @@ def test_calculator_and_dynamics_run_on_the_gpu(tmp_path, capsys):
     assert energies[1] == pytest.approx(energies[0], abs=1e-8)
     ase.io.write(tmp_path / "start.xyz", molecule("CH3CH2OH"))
     output = tmp_path / "md"
-    assert (
-        main(["md", str(path), str(tmp_path / "start.xyz"), "--steps", "20", "--device", "cuda", "-o", str(output)])
-        == 0
-    )
+    words = ["md", str(path), str(tmp_path / "start.xyz"), "--steps", "20", "--device", "cuda"]
+    assert main([*words, "-o", str(output)]) == 0
+    assert main([*words, "--cuda-graphs", "-o", str(tmp_path / "recorded")]) == 0
+    last = [ase.io.read(folder / "trajectory.extxyz", -1) for folder in (output, tmp_path / "recorded")]
+    assert np.abs(last[0].positions - last[1].positions).max() < 1e-6
 
 
 def labelled(folder):
@@ -288,3 +293,56 @@ def test_results_of_torch_sim_outlive_the_next_replay():
         kept.append((outputs["forces"], outputs["forces"].clone()))
     assert all(torch.equal(one, other) for one, other in kept)
     assert not torch.equal(kept[-1][0], kept[-2][0])
+
+
+@pytest.mark.parametrize("block", ["none", "mcgm", "mcgm_oriented"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_recorded_training_steps_have_the_gradients_of_the_network(backbone: str, block: str, caplog):
+    dataset = Dataset.open("sample")
+    torch.manual_seed(0)
+    model = build(backbone=backbone, long_range=block, cutoff=CUTOFF, backbone_options=SMALL[backbone]).double().train()
+    chosen = [[dataset[8 * k + j] for j in range(8)] for k in range(12)]
+    exact = [Batch.from_structures(each, cutoff=CUTOFF, dtype=torch.float64) for each in chosen]
+    collate = Collate(model, torch.float64, Filling.of(exact, model.specification.index_reach))
+    made = [collate(each) for each in chosen]
+    recorded = RecordedNetwork(model.to("cuda"))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=1e-4)
+    for data in (each.to(torch.device("cuda")) for each in made):
+        found = recorded(data.batch, data.filled, forces=True)
+        expected = model(model.index(data.batch))
+        gradients = []
+        for prediction in (found, expected):
+            loss = prediction.energy.square().mean() + prediction.forces.square().mean()
+            gradients.append(torch.autograd.grad(loss, parameters, allow_unused=True))
+        assert (found.forces - expected.forces).abs().max() < 1e-8 * max(1.0, float(expected.forces.abs().max()))
+        for parameter, one, other in zip(parameters, *gradients, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                assert (one - other).abs().max() <= 1e-8 * max(1e-3, float(other.abs().max()))
+                parameter.grad = one / max(1.0, float(one.norm()))
+        optimizer.step()
+    assert 1 <= recorded.recordings <= 4
+    assert not caplog.records
+
+
+def test_recorded_training_ends_where_the_other_does(tmp_path):
+    weights = {}
+    for recorded in (False, True):
+        recipe = {
+            "data": {"path": str(labelled(tmp_path)), "split": {"train": 16, "val": 4, "test": 4}},
+            "model": {"backbone": "schnet", "cutoff": CUTOFF, "backbone_options": SMALL["schnet"]},
+            "training": {
+                "epochs": 3,
+                "batch_structures": 4,
+                "precision": "float64",
+                "cuda_graphs": recorded,
+                "tensorboard": False,
+            },
+        }
+        path = tmp_path / f"{recorded}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        assert main(["train", str(path), "-o", str(tmp_path / str(recorded))]) == 0
+        weights[recorded] = load(tmp_path / str(recorded) / "model.safetensors").state_dict()
+    for name, value in weights[False].items():
+        assert torch.allclose(weights[True][name], value, rtol=1e-5, atol=1e-7), name
