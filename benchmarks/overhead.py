@@ -152,7 +152,7 @@ def main() -> None:
         prepare = recorded if options.recorded else lambda action: action
         found = measure(backbone, options.size, structures, blocks, options.rounds, options.device, prepare)
         figures[backbone] = {"molecules": options.molecules} | found | {"provenance": provenance(["python", *sys.argv])}
-    store(name, figures)
+        store(name, figures)
 
 
 def kept(name: str) -> dict[str, object]:

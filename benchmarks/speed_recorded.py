@@ -33,7 +33,7 @@ from mcgm.training.batches import Collate, LabelledBatch
 from mcgm.training.filling import Filling
 from mcgm.training.recorded import RecordedNetwork
 
-CUTOFF, BATCHES = 5.0, 12
+CUTOFF, BATCHES = 5.0, 8
 BLOCKS = ("none", "mcgm", "mcgm_oriented")
 
 

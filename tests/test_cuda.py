@@ -270,6 +270,7 @@ def test_what_waits_for_the_device_runs_as_it_is(caplog):
     assert caplog.text.count("cannot be recorded and runs as it is") == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*Online softmax is disabled")
 def test_compiled_frames_are_recorded_too(caplog):
     recorded = assert_replays_agree(potential("schnet", "mcgm_oriented").double(), "molecule", compile=True)
     assert recorded.recordings > 0

@@ -6,11 +6,12 @@ itself, by ordinary operations; of it, what fills the batch has no gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from mcgm.batch import Batch
 from mcgm.cuda_graphs import CudaGraphs
@@ -25,7 +26,7 @@ WARM_UP = 2
 
 
 class RecordedNetwork:
-    """Predictions of a network for training, of batches that were filled up.
+    """Predictions of a network in training mode, of batches that were filled up.
 
     Without electrostatics and clusters: what a loss asks of blocks that can be recorded.
     """
@@ -54,7 +55,7 @@ class RecordedNetwork:
             graphs = self._graphs = self._graphs or CudaGraphs(self.network.device)
             if len(self._steps) >= MOST or not (graphs.is_possible or graphs.device.type == "cpu"):
                 return None
-            step = _Step.recorded(self.network, filled, parameters, graphs, forces=forces)
+            step = _Step.recorded(self.network, filled, graphs, forces=forces)
             if step is None:
                 return None
             self._steps[key] = step
@@ -77,24 +78,27 @@ class RecordedNetwork:
 class _Step:
     """One form of batches: where its numbers are, and what runs forwards and backwards on them."""
 
-    def __init__(self, network: NetworkPotential, filled: Batch, parameters: Sequence[Tensor], *, forces: bool) -> None:
+    def __init__(self, network: NetworkPotential, filled: Batch, *, forces: bool) -> None:
         values = [value.clone() if isinstance(value, Tensor) else value for value in take_apart(filled)[0]]
         self.batch: Batch = put_together(filled, values)
-        self.network, self.parameters, self.forces = network, parameters, forces
+        self.network, self.forces = network, forces
+        self.weights = {  # others than the optimiser's, with the same memory: no graph of before holds on to them
+            name: parameter.detach().requires_grad_()
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+        }
         self.outputs: tuple[Tensor, ...] = ()
         self.is_used: list[bool] = []
-        self.flat = torch.cat([torch.zeros_like(parameter).flatten() for parameter in parameters])
+        self.flat = torch.cat([torch.zeros_like(weight).flatten() for weight in self.weights.values()])
         self.cotangents: list[Tensor] = []
         self.run_forwards: Callable[[], Any] = self._forwards
         self.run_backwards: Callable[[], Any] = self._backwards
         self._places = _by_type([value for value in values if isinstance(value, Tensor)])
 
     @classmethod
-    def recorded(
-        cls, network: NetworkPotential, filled: Batch, parameters: Sequence[Tensor], graphs: CudaGraphs, *, forces: bool
-    ) -> _Step | None:
+    def recorded(cls, network: NetworkPotential, filled: Batch, graphs: CudaGraphs, *, forces: bool) -> _Step | None:
         """Recorded where the device is a GPU; `None` where that is not possible."""
-        step = cls(network, filled, parameters, forces=forces)
+        step = cls(network, filled, forces=forces)
         with torch.enable_grad():
             graphs.on_another_stream(step._warm_up)
             if graphs.device.type == "cpu":
@@ -111,6 +115,7 @@ class _Step:
         for _ in range(WARM_UP):
             self._forwards()
             self._backwards()
+        self.outputs = ()  # nor does a graph of this stream
 
     def load(self, values: list[Any]) -> None:
         """Numbers of another batch of this form."""
@@ -121,12 +126,14 @@ class _Step:
     @property
     def gradients(self) -> tuple[Tensor | None, ...]:
         """Of the parameters, in memory of their own."""
-        parts = self.flat.clone().split([parameter.numel() for parameter in self.parameters])
-        pairs = zip(parts, self.parameters, self.is_used, strict=True)
-        return tuple(part.view_as(parameter) if used else None for part, parameter, used in pairs)
+        weights = self.weights.values()
+        parts = self.flat.clone().split([weight.numel() for weight in weights])
+        pairs = zip(parts, weights, self.is_used, strict=True)
+        return tuple(part.view_as(weight) if used else None for part, weight, used in pairs)
 
     def _forwards(self) -> None:
-        found = self.network.predict(self.batch, forces=self.forces, stress=False, create_graph=True)
+        how = {"forces": self.forces, "stress": False}
+        found: Prediction = functional_call(self.network, self.weights, (self.batch,), how)
         force = found.energy.new_zeros(0) if found.forces is None else found.forces
         self.outputs = found.energy, force, found.atom_energy, found.cluster_energy
 
@@ -134,9 +141,10 @@ class _Step:
         made = self.outputs[:2] if self.forces else self.outputs[:1]
         if not self.cotangents:
             self.cotangents = [torch.zeros_like(output) for output in made]
-        found = vector_jacobian_product(made, self.parameters, self.cotangents)
+        weights = list(self.weights.values())
+        found = vector_jacobian_product(made, weights, self.cotangents)
         self.is_used = [gradient is not None for gradient in found]
-        pairs = zip(found, self.parameters, strict=True)
+        pairs = zip(found, weights, strict=True)
         self.flat.copy_(torch.cat([(p if g is None else g).detach().flatten() for g, p in pairs]))
 
 
