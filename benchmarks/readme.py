@@ -109,10 +109,12 @@ def cost_gpu(name: str = "overhead_paper_cuda") -> str:
     record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     first = next(figures for key, figures in record.items() if key not in ("question", "provenance"))
     blocks = tuple(first["training step, ratio to local"])
+    commands = []
     lines = ["| | alone | " + " | ".join(f"`{block}`" for block in blocks) + " |", "|---|---:|" + "---:|" * len(blocks)]
     for backbone, figures in record.items():
         if backbone in ("question", "provenance"):
             continue
+        commands.append(f"`{figures.get('provenance', record['provenance'])['command']}`")
         for what in ("energy + forces", "training step"):
             article = "a " if what == "training step" else ""
             ratios = (_quartiles(figures[f"{what}, ratio to local"][block]) for block in blocks)
@@ -125,7 +127,7 @@ def cost_gpu(name: str = "overhead_paper_cuda") -> str:
         alone = f"{figures['MiB of a training step, local'] / 1024:.1f} GiB"
         lines.append(f"| {backbone}, memory of a training step | {alone} | " + " | ".join(memory) + " |")
     source = f"{count} {record['question']}. Ratio to the same backbone alone, median [quartiles] in one run"
-    return "\n".join([*lines, "", f"{source}. `{record['provenance']['command']}`."])
+    return "\n".join([*lines, "", f"{source}. {', '.join(dict.fromkeys(commands))}."])
 
 
 def backbones() -> str:
@@ -305,6 +307,7 @@ def filled(text: str) -> str:
         "compiled": speed_tables.compiled,
         "streaming": speed_tables.streaming,
         "latency": speed_tables.latency,
+        "recorded": speed_tables.recorded,
         "neighbors": speed_tables.neighbors,
         "start": speed_tables.start,
         "training": speed_tables.training,

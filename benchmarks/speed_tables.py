@@ -80,32 +80,29 @@ def streaming() -> str:
 def latency() -> str:
     """A step as ASE sees it, beside other libraries' calculators."""
     lines: list[str] = []
-    commands, questions = [], []
+    commands = []
     for path in sorted(RESULTS.glob("speed_latency_*.json")):
         figures = json.loads(path.read_text(encoding="utf-8"))
         commands.append(f"`{figures.pop('provenance')['command']}`")
-        questions.append(figures.pop("question"))
+        question = figures.pop("question")
         for backbone, found in figures.items():
             others = [name for name, cell in found.items() if not cell["times faster"]]
             if not lines:
-                lines = ["| | calculator | parameters | ms | " + " | ".join(f"times {name}" for name in others) + " |"]
-                lines.append("|---|---|---:|---:|" + "---:|" * len(others))
+                heads = " | ".join(f"times {name}" for name in others)
+                lines = [f"| | network | calculator | parameters | ms | {heads} |"]
+                lines.append("|---|---|---|---:|---:|" + "---:|" * len(others))
             for name, cell in found.items():
                 faster = " | ".join(
                     _quartiles(cell["times faster"][other]) if cell["times faster"] else "–" for other in others
                 )
                 lines.append(
-                    f"| {backbone} | {name} | {cell['parameters']:,} | {cell['milliseconds']:.1f} | {faster} |"
+                    f"| {question} | {backbone} | {name} | {cell['parameters']:,} | {cell['milliseconds']:.1f} | {faster} |"
                 )
-    question = "; ".join(questions)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{question[0].upper()}{question[1:]}. Times: how many times faster than the other, "
-            f"median [quartiles] in one run. {', '.join(commands)}.",
-        ]
+    notes = (
+        "A frame of a trajectory at 300 K, 0.5 fs apart, float32, means of 20; recorded: with a skin of 1 Å instead of "
+        "0.5. Times: how many times faster than the other, median [quartiles] in one run."
     )
+    return "\n".join([*lines, "", f"{notes} {', '.join(commands)}."])
 
 
 def neighbors() -> str:
@@ -144,6 +141,38 @@ def training() -> str:
             cells = [f"{speeds[name]:.1f} | {_quartiles(ratios[name])}" for name in names]
             lines.append(f"| {backbone}: {question} | {speeds[library]:.1f} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Median [quartiles] in one run. {', '.join(commands)}."])
+
+
+def recorded() -> str:
+    """Structures per second of training on a GPU, as it is and recorded."""
+    lines = [
+        "| | network | block | structures/s | recorded | times faster | × alone | recorded | times xnn | recorded |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    commands, differences, sizes = [], [], []
+    for path in sorted(RESULTS.glob("speed_recorded_*.json")):
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        commands.append(f"`{figures.pop('provenance')['command']}`")
+        question = figures.pop("question")
+        for backbone, found in figures.items():
+            differences += found["largest difference of gradients, relative"].values()
+            sizes.append(found["sizes"])
+            for block, faster in found["recorded, times faster"].items():
+                pair = (block, f"{block}, recorded")
+                speeds = [f"{found['structures per second'][name]:,.0f}" for name in pair]
+                costs = found["with the block, ratio to the network alone"]
+                others = found["times faster than xnn"]
+                cells = [*speeds, _quartiles(faster)]
+                cells += [_quartiles(costs[name]) if name in costs else "–" for name in pair]
+                cells += [_quartiles(others[name]) if name in others else "–" for name in pair]
+                named = "–" if block == "none" else f"`{block}`"
+                lines.append(f"| {question} | {backbone} | {named} | " + " | ".join(cells) + " |")
+    notes = (
+        "Different batches, in memory; moving them to the GPU and a step of AdamW included; median [quartiles] in one "
+        f"run. Gradients (float32) differ by at most {max(differences):.0e} of the largest; batches had "
+        f"{max(sizes)} sizes at most. {', '.join(commands)}."
+    )
+    return "\n".join([*lines, "", notes])
 
 
 def profiles() -> str:
@@ -316,14 +345,17 @@ BANDWIDTH_GB_S = 10.0
 def plan() -> str:
     """Hours of a training on GPUs, from measured steps of 2,560 atoms each and an assumed network."""
     record = json.loads((RESULTS / "overhead_paper_cuda.json").read_text(encoding="utf-8"))
+    alone = json.loads((RESULTS / "overhead_paper_cuda_recorded.json").read_text(encoding="utf-8"))
     names = [name for name in record if name not in ("question", "provenance")]
     heads = " | ".join(f"{count} GPU{'s' if count > 1 else ''}, h" for count in PROCESSORS)
-    lines = [f"| | step, ms | GiB | gradient, MB | {heads} |", "|---|---:|---:|---:|" + "---:|" * len(PROCESSORS)]
+    lines = [
+        f"| | step, ms | recorded, ms | GiB | gradient, MB | {heads} |",
+        "|---|---:|---:|---:|---:|" + "---:|" * len(PROCESSORS),
+    ]
     for title, (structures, atoms, epochs) in SETS.items():
         for name in names:
             found = record[name]
-            step = found["milliseconds of a training step, local"]
-            step *= found["training step, ratio to local"][LONG_RANGE]["median"]
+            step, replayed = _step(found), f"{_step(alone[name]):.0f}" if name in alone else "–"
             gib = found["MiB of a training step, local"] / 1024
             gib *= found["memory of a training step, ratio to local"][LONG_RANGE]
             gradient = 4e-6 * found["parameters"][LONG_RANGE]
@@ -332,11 +364,18 @@ def plan() -> str:
                 waits = 0.0 if count == 1 else 2 * gradient / BANDWIDTH_GB_S  # ms: MB over GB/s, there and back
                 steps = structures * atoms * epochs / found["atoms"] / count
                 hours.append(f"{steps * (step + waits) / 3.6e6:,.1f}")
-            lines.append(f"| {title}: {name} | {step:.0f} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |")
+            lines.append(f"| {title}: {name} | {step:.0f} | {replayed} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |")
     notes = (
         f"Each network with the default block, `{LONG_RANGE}`. Computed from training steps with forces, float32, "
-        f"uncompiled, on one GPU ({record[names[0]]['molecules']} {record['question']}; "
+        f"as they are, on one GPU ({record[names[0]]['molecules']} {record['question']}; "
         f"`{record['provenance']['command']}`), and from the time to add up gradients at {BANDWIDTH_GB_S:g} GB/s; not "
-        "measured on several GPUs."
+        "measured on several GPUs. Recorded (`training.cuda_graphs`): the kernels of a step alone; hours shrink likewise."
     )
     return "\n".join([*lines, "", notes])
+
+
+def _step(found: dict[str, Any]) -> float:
+    """Milliseconds of a training step with the default block."""
+    alone: float = found["milliseconds of a training step, local"]
+    ratio: float = found["training step, ratio to local"][LONG_RANGE]["median"]
+    return alone * ratio

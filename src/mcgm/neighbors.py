@@ -198,6 +198,8 @@ def pair_vectors(
     """From the target of each pair to its source (Å), periodic images included."""
     vector = take(positions, neighbors.source) - take(positions, neighbors.target)
     crossing = neighbors.crossing
+    if crossing.shape[0] == 0:
+        return vector
     lattice = take(cell, molecule[neighbors.target[crossing]])
     shift = torch.einsum("ea,eab->eb", neighbors.image[crossing].to(cell.dtype), lattice)
     return vector.index_add(0, crossing, shift)

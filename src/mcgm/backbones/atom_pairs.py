@@ -66,15 +66,17 @@ def reverse_edges(neighbors: Neighbors, atoms: int) -> Int[Tensor, "edge"]:
     source, target, image = neighbors.source, neighbors.target, neighbors.image
     if not len(source):
         return source
-    reach = int(image.abs().max())
-    base = 2 * reach + 1
+    there, other_way = target * atoms + source, source * atoms + target
+    if len(neighbors.crossing):
+        reach = int(image.abs().max())
+        base = 2 * reach + 1
 
-    def code(first: Tensor, second: Tensor, cells: Tensor) -> Tensor:
-        x, y, z = (cells + reach).unbind(1)
-        return (((first * atoms + second) * base + x) * base + y) * base + z
+        def with_image(code: Tensor, cells: Tensor) -> Tensor:
+            x, y, z = (cells + reach).unbind(1)
+            return ((code * base + x) * base + y) * base + z
 
-    there = code(target, source, image)
-    back = torch.argsort(code(source, target, -image))
+        there, other_way = with_image(there, image), with_image(other_way, -image)
+    back = torch.argsort(other_way)
     reverse = torch.empty_like(back)
     reverse[back] = torch.arange(len(back), device=back.device) if is_ascending(there) else torch.argsort(there)
     return reverse

@@ -62,9 +62,9 @@ class WideNeighbors:
             pairs = replace(pairs, image=image, crossing=torch.nonzero(image.any(dim=1)).flatten())
         molecule = torch.zeros(len(structure), dtype=torch.int64)
         positions, cell = torch.from_numpy(structure.positions), torch.from_numpy(structure.cell)
-        near = edge_vectors(pairs, positions, cell[None], molecule).length < self.cutoff
+        near = torch.nonzero(edge_vectors(pairs, positions, cell[None], molecule).length < self.cutoff).flatten()
         image = pairs.image[near]
-        crossing = torch.nonzero(image.any(dim=1)).flatten()
+        crossing = torch.nonzero(image.any(dim=1)).flatten() if len(pairs.crossing) else pairs.crossing
         return Neighbors(pairs.source[near], pairs.target[near], image, crossing)
 
 
@@ -147,6 +147,8 @@ class KeptNeighbors:
 
 def _side_by_side(pairs: Sequence[Neighbors], sizes: Sequence[int]) -> Neighbors:
     """Atoms, and edges that cross, numbered through."""
+    if len(pairs) == 1:
+        return pairs[0]
     atoms = np.concatenate([[0], np.cumsum(sizes)])
     edges = np.concatenate([[0], np.cumsum([len(each.source) for each in pairs])])
     return Neighbors(
