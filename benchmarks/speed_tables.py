@@ -95,9 +95,8 @@ def latency() -> str:
                 faster = " | ".join(
                     _quartiles(cell["times faster"][other]) if cell["times faster"] else "–" for other in others
                 )
-                lines.append(
-                    f"| {question} | {backbone} | {name} | {cell['parameters']:,} | {cell['milliseconds']:.1f} | {faster} |"
-                )
+                cells = [f"{cell['parameters']:,}", f"{cell['milliseconds']:.1f}", faster]
+                lines.append(f"| {question} | {backbone} | {name} | {' | '.join(cells)} |")
     notes = (
         "A frame of a trajectory at 300 K, 0.5 fs apart, float32, means of 20; recorded: with a skin of 1 Å instead of "
         "0.5. Times: how many times faster than the other, median [quartiles] in one run."
@@ -364,12 +363,16 @@ def plan() -> str:
                 waits = 0.0 if count == 1 else 2 * gradient / BANDWIDTH_GB_S  # ms: MB over GB/s, there and back
                 steps = structures * atoms * epochs / found["atoms"] / count
                 hours.append(f"{steps * (step + waits) / 3.6e6:,.1f}")
-            lines.append(f"| {title}: {name} | {step:.0f} | {replayed} | {gib:.1f} | {gradient:.0f} | " + " | ".join(hours) + " |")
+            lines.append(
+                f"| {title}: {name} | {step:.0f} | {replayed} | {gib:.1f} | {gradient:.0f} | "
+                + " | ".join(hours)
+                + " |"
+            )
     notes = (
         f"Each network with the default block, `{LONG_RANGE}`. Computed from training steps with forces, float32, "
         f"as they are, on one GPU ({record[names[0]]['molecules']} {record['question']}; "
         f"`{record['provenance']['command']}`), and from the time to add up gradients at {BANDWIDTH_GB_S:g} GB/s; not "
-        "measured on several GPUs. Recorded (`training.cuda_graphs`): the kernels of a step alone; hours shrink likewise."
+        "measured on several GPUs. Recorded (`training.cuda_graphs`): kernels alone; hours shrink likewise."
     )
     return "\n".join([*lines, "", notes])
 

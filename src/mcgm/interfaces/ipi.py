@@ -26,7 +26,7 @@ except ImportError:
 DRIVER_FILE = Path(__file__).with_name("ipi_driver.py")
 """What i-PI wants as `pes_path`. This file will not do: i-PI enters it as module `ipi`, in place of itself."""
 
-OPTIONS = ("charge", "spin", "precision", "device", "skin", "clusters", "allow_discontinuous")
+OPTIONS = ("charge", "spin", "precision", "device", "skin", "clusters", "allow_discontinuous", "compile", "cuda_graphs")
 OF_IPI = ("verbose", "verbosity")
 
 
@@ -41,8 +41,8 @@ class MCGMDriver(Dummy_driver):
         template: file that ASE reads: elements in i-PI's order, periodic axes, charge and spin in `info`.
         model: the potential or its file.
         options: `charge` (e) and `spin` (unpaired electrons) if not those of the template; `precision` ("single" or
-            "double"; default: that of the potential); `device`, `skin`, `clusters`, `allow_discontinuous` of
-            `MCGMCalculator`.
+            "double"; default: that of the potential); `device`, `skin`, `clusters`, `allow_discontinuous`,
+            `compile`, `cuda_graphs` of `MCGMCalculator`.
 
     Raises:
         ConfigError: i-PI is not installed, no template or model, an unknown option, or what `MCGMCalculator` refuses.

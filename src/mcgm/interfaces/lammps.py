@@ -91,7 +91,7 @@ def attach(
         spin: unpaired electrons.
         name: the id of the fix: `unfix mcgm` ends it.
         options: `precision` ("single" or "double"; default: that of the potential), and `device`, `skin`, `clusters`,
-            `allow_discontinuous` of `MCGMCalculator`.
+            `allow_discontinuous`, `compile`, `cuda_graphs` of `MCGMCalculator`.
 
     Raises:
         ConfigError: more than one MPI rank, units lj, two dimensions, no box, atoms without ids, elements that do not

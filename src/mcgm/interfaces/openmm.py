@@ -32,6 +32,8 @@ FORCE_OPTIONS = (
     "skin",
     "clusters",
     "allow_discontinuous",
+    "compile",
+    "cuda_graphs",
 )
 """What `MLPotential("mcgm", ...)`, `createSystem` and `createMixedSystem` accept; the latter two win."""
 
@@ -56,7 +58,7 @@ def python_force(
         charge: total charge of these particles, e.
         spin: unpaired electrons; or give `multiplicity`, which is one more.
         options: `precision` ("single" or "double"; default: that of the potential), and `device`, `skin`, `clusters`,
-            `allow_discontinuous` of `MCGMCalculator`.
+            `allow_discontinuous`, `compile`, `cuda_graphs` of `MCGMCalculator`.
 
     Raises:
         ConfigError: OpenMM is not installed, particles that are not one for each number, or what `MCGMCalculator`
