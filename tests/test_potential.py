@@ -281,3 +281,23 @@ def test_the_number_of_operations_does_not_grow_with_molecules(long_range, scope
         return counted.operations
 
     assert operations(2) == operations(9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cutoff": "5"}, "cutoff is '5' Å; required: a finite length"),
+        ({"cutoff": None}, "cutoff is None Å; required: a finite length"),
+        ({"scale": "x"}, "scale is 'x'"),
+        ({"backbone_options": {"layers": 1.5}}, "layers is 1.5; required: a whole number"),
+    ],
+)
+def test_settings_of_another_type_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        build(**options)
+
+
+def test_a_network_cast_to_half_precision_says_what_to_do():
+    batch = Batch.from_atoms([molecule("H2O")], cutoff=4.0, dtype=torch.bfloat16)
+    with pytest.raises(ConfigError, match="required: float32 or float64"):
+        build(cutoff=4.0).to(torch.bfloat16)(batch)

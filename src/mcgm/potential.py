@@ -22,7 +22,7 @@ from mcgm.domain import Domain
 from mcgm.errors import StructureError
 from mcgm.long_range.base import Clusters, Contribution, LongRange, LongRangeSpec, Promise
 from mcgm.long_range.mcgm.assignment import Assignment
-from mcgm.mixed import exact
+from mcgm.mixed import exact, require_precision
 from mcgm.segments import segment_sum, take
 from mcgm.structure import HEAVIEST, ascending_elements
 
@@ -340,6 +340,7 @@ class NetworkPotential(Potential):
         Raises:
             StructureError: see `forward`.
         """
+        require_precision(self.dtype)
         if batch.positions.dtype != self.dtype:
             raise StructureError(
                 f"the batch is {batch.positions.dtype}, the potential {self.dtype}. Make it with dtype=potential.dtype "

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mcgm.backbones import Backbone, backbone_class, backbone_names, backbone_sizes
 from mcgm.defaults import LONG_RANGE
 from mcgm.errors import ConfigError, unknown_name
@@ -60,7 +62,10 @@ def build(
         block: LongRangeSpec = _call(BLOCKS[long_range], long_range_options or {}, f"long-range block {long_range}")
     else:
         block = long_range
-    if not (math.isfinite(scale) and scale != 0 and math.isfinite(shift)):
+    if (
+        not all(isinstance(each, int | float | np.number) and math.isfinite(each) for each in (scale, shift))
+        or scale == 0
+    ):
         raise ConfigError(f"scale is {scale!r}, shift is {shift!r}; required: numbers, the scale not zero.")
     _require(network, Backbone, "backbone", "its name, such as 'schnet', or a Backbone")
     _require(block, LongRangeSpec, "long_range", "a name ('none' for no block), or a specification such as MCGM()")

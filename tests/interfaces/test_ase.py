@@ -390,3 +390,8 @@ def test_charges_and_dipole_are_results_of_a_potential_that_has_some():
     atoms.calc = MCGMCalculator(build(long_range="mcgm", cutoff=3.0).double())
     with pytest.raises(PropertyNotImplementedError, match="no charges"):
         atoms.get_charges()
+
+
+def test_what_is_no_potential_is_refused():
+    with pytest.raises(ConfigError, match="the potential is 3; required: a potential, or the path of its file"):
+        MCGMCalculator(3)

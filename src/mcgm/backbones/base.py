@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -34,10 +35,10 @@ class Backbone(nn.Module, ABC):
     def __init__(self, *, channels: int, layers: int, cutoff: float, **hyperparameters: Any) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("layers", layers)):
-            if value < 1:
-                raise ConfigError(f"{name} is {value}; required: at least 1.")
-        if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ConfigError(f"cutoff is {cutoff} Å; required: a finite length above zero.")
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; required: a whole number, at least 1.")
+        if not isinstance(cutoff, int | float | np.number) or not 0 < cutoff < math.inf:
+            raise ConfigError(f"cutoff is {cutoff!r} Å; required: a finite length above zero.")
         self.channels = channels
         self.layers = layers
         self.cutoff = cutoff

@@ -53,6 +53,8 @@ def admit(
     """
     if dtype not in (None, torch.float32, torch.float64):
         raise ConfigError(f"dtype is {dtype}; required: torch.float32 or torch.float64.")
+    if not isinstance(potential, Potential | str | Path):
+        raise ConfigError(f"the potential is {potential!r}; required: a potential, or the path of its file.")
     require_device(device)
     with torch.inference_mode(False):
         given = copy.deepcopy(potential) if isinstance(potential, Potential) else load(potential)
