@@ -58,7 +58,8 @@ class MCGMCalculator(Calculator):
         potential: a potential, or the path of its file.
         device: torch device.
         dtype: float32 or float64; default: that of the potential. Dynamics is best in float64.
-        skin: Å around the cutoff; pairs are searched again only once atoms have moved by half of it.
+        skin: Å around the cutoff; pairs are searched again only once atoms have moved by half of it. Default: 0.5, with
+            `cuda_graphs` 1.0.
         clusters: "fresh", made at every frame; or "frozen" at the first one, for potentials that jump otherwise; or a
             `FrozenClusters(at=atoms)`.
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false), which does not conserve energy.
@@ -92,7 +93,7 @@ class MCGMCalculator(Calculator):
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
-        skin: float = 0.5,
+        skin: float | None = None,
         clusters: str | ClusterChoice = "fresh",
         allow_discontinuous: bool = False,
         compile: bool = False,

@@ -15,6 +15,9 @@ from mcgm.interfaces.skin import KeptNeighbors
 from mcgm.potential import Potential, Prediction
 from mcgm.structure import Structure
 
+SKIN, RECORDED_SKIN = 0.5, 1.0
+"""Å around the cutoff where nothing is asked for; a recording lasts as long as a search of pairs does."""
+
 
 class Frames(ABC):
     """What an interface asks for predictions; structures are known by their place in the list.
@@ -89,12 +92,14 @@ class RecordedFrames(Frames):
         return recording(batch)
 
 
-def frames(potential: Potential, clusters: ClusterSource, *, skin: float, cuda_graphs: bool) -> Frames:
-    """Frames as an interface was asked to predict them.
+def frames(potential: Potential, clusters: ClusterSource, *, skin: float | None, cuda_graphs: bool) -> Frames:
+    """Frames as an interface was asked to predict them; without a skin, with that of above.
 
     Raises:
         ConfigError: a skin that is none; or with `cuda_graphs` no GPU, no skin, or what `RecordedFrames` refuses.
     """
+    if skin is None:
+        skin = RECORDED_SKIN if cuda_graphs else SKIN
     neighbors = KeptNeighbors(potential.cutoff, skin)
     if not cuda_graphs:
         return EveryFrame(neighbors, clusters)

@@ -36,7 +36,7 @@ class MCGMModel(ModelInterface):
         dtype: float32 or float64; default: that of the potential.
         compute_forces: as torch-sim's interface has it.
         compute_stress: likewise.
-        skin: Å around the cutoff.
+        skin: Å around the cutoff; default: 0.5, with `cuda_graphs` 1.0.
         clusters: "fresh" or "frozen", see `MCGMCalculator`.
         allow_discontinuous: use a potential whose energy jumps (`is_smooth` is false).
         cuda_graphs: on a GPU: replay recorded kernels, see `MCGMCalculator`.
@@ -55,7 +55,7 @@ class MCGMModel(ModelInterface):
         dtype: torch.dtype | None = None,
         compute_forces: bool = True,
         compute_stress: bool = True,
-        skin: float = 0.5,
+        skin: float | None = None,
         clusters: str | ClusterChoice = "fresh",
         allow_discontinuous: bool = False,
         cuda_graphs: bool = False,
