@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
+from ase import Atoms
+from ase.build import bulk, molecule
 
 from mcgm import Batch, Structure, build, load
 from mcgm.backbones import BACKBONES
@@ -146,6 +147,44 @@ def test_what_does_not_fit_is_left_alone(sample):
     data = Collate(network(), torch.float64, found)(labelled)
     assert data.filled is None
     assert data.batch.index is not None
+
+
+def copies(atoms: Atoms, count: int, spread: float = 0.05) -> list[Structure]:
+    """The molecule, moved a little each time."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        positions = atoms.positions + generator.normal(scale=spread, size=atoms.positions.shape)
+        found.append(Structure(atoms.numbers, positions, energy=0.0, forces=np.zeros_like(positions)))
+    return found
+
+
+SCARCE = {
+    "one element, lone atoms": Atoms("H"),
+    "one element, two atoms": Atoms("H2", [[0, 0, 0], [0, 0, 1]]),
+    "one element": Atoms("P4", [[0, 0, 0], [1.5, 1.5, 0], [1.5, 0, 1.5], [0, 1.5, 1.5]]),
+    "no neighbours": Atoms("HCO", [[0, 0, 0], [30, 0, 0], [60, 0, 0]]),
+    "two elements, all near": molecule("H2O"),
+    "two elements": molecule("CH4"),
+    "all atoms within reach of one": molecule("CH3CH2OH"),
+}
+
+
+@pytest.mark.parametrize("structures", [1, 4, 16])
+@pytest.mark.parametrize("atoms", SCARCE.values(), ids=SCARCE)
+def test_batches_with_little_in_them_are_filled(atoms, structures):
+    model = network()
+    every = copies(atoms, 6 * structures)
+    chosen = [every[k : k + structures] for k in range(0, len(every), structures)]
+    found = Filling.of([made(each) for each in chosen], model.specification.index_reach)
+    recorded = RecordedNetwork(model.train())
+    for each in chosen:
+        data = Collate(model, torch.float64, found)(each)
+        assert data.filled is not None
+        prediction, expected = recorded(data.batch, data.filled, forces=True), model(data.batch)
+        assert torch.allclose(prediction.energy, expected.energy)
+        assert torch.allclose(prediction.forces, expected.forces)
+    assert recorded.recordings <= 4
 
 
 @pytest.fixture
