@@ -12,7 +12,8 @@ from mcgm.data import Dataset
 from mcgm.errors import ConfigError
 from mcgm.training import filling
 from mcgm.training.batches import BatchSampler, Collate
-from mcgm.training.config import TrainConfig
+from mcgm.training.config import TrainConfig, TrainingConfig
+from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.filling import Filling, Size
 from mcgm.training.fit import train
 from mcgm.training.recipe import merge, to_config
@@ -187,6 +188,29 @@ def test_batches_with_little_in_them_are_filled(atoms, structures):
     assert recorded.recordings <= 4
 
 
+def test_more_forms_than_are_recorded_run_as_they_are(sample, monkeypatch, caplog):
+    monkeypatch.setattr("mcgm.training.recorded.MOST", 1)
+    model = network()
+    recorded = RecordedNetwork(model.train())
+    collate = Collate(model, torch.float64, filling_of(sample))
+    made_of = [collate(each) for each in batches(sample, epoch=1, count=12)]
+    found = [recorded(data.batch, data.filled, forces=True) for data in made_of]
+    assert None in found
+    assert recorded.recordings == 1
+    assert caplog.text.count("1 forms of batches are recorded; others run as they are") == 1
+
+
+def test_what_cannot_be_indexed_is_not_filled(sample, monkeypatch):
+    model = network()
+
+    def refuse(batch):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "index", refuse)
+    data = Collate(model, torch.float64, filling_of(sample))(batches(sample)[0])
+    assert data.filled is None
+
+
 @pytest.fixture
 def pretended_gpu(monkeypatch):
     """Where steps run as recorded steps do, without a recording."""
@@ -236,6 +260,18 @@ def test_it_needs_a_gpu(small_recipe, tmp_path):
         train(to_config(content, TrainConfig), tmp_path / "out")
 
 
+def test_crystals_among_molecules_do_not_count(sample):
+    salt = Structure.from_atoms(bulk("NaCl", "rocksalt", a=5.64, cubic=True)).replace(energy=0.0)
+    mixed = Dataset.from_structures([salt, *(sample[k] for k in range(12))])
+    config = TrainingConfig(batch_structures=1, batch_atoms=None, cuda_graphs=True)
+    model = network()
+    data = StructureDataModule(
+        Dataset.from_structures(mixed), Dataset.from_structures(mixed), Collate(model, torch.float64), config
+    )
+    assert data.training_collate.filling is not None
+    assert 11 not in data.training_collate.filling.elements
+
+
 def test_crystals_are_refused(small_recipe, tmp_path, pretended_gpu):
     import ase.io
 
@@ -247,5 +283,5 @@ def test_crystals_are_refused(small_recipe, tmp_path, pretended_gpu):
     content = merge(
         small_recipe, {"data": {"path": str(tmp_path / "crystals.extxyz")}, "training": {"cuda_graphs": True}}
     )
-    with pytest.raises(ConfigError, match="here all are periodic"):
+    with pytest.raises(ConfigError, match="some in all of the first"):
         train(to_config(content, TrainConfig), tmp_path / "out")
