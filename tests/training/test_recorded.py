@@ -10,14 +10,17 @@ from mcgm import Batch, Structure, build, load
 from mcgm.backbones import BACKBONES
 from mcgm.data import Dataset
 from mcgm.errors import ConfigError
+from mcgm.long_range import MCGM, RANGE, Together
 from mcgm.training import filling
 from mcgm.training.batches import BatchSampler, Collate
 from mcgm.training.config import TrainConfig, TrainingConfig
 from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.filling import Filling, Size
 from mcgm.training.fit import train
+from mcgm.training.module import PotentialModule
 from mcgm.training.recipe import merge, to_config
 from mcgm.training.recorded import RecordedNetwork
+from mcgm.training.schedule import make_schedule
 
 CUTOFF = 5.0
 SMALL = {
@@ -252,6 +255,18 @@ def test_what_cannot_be_recorded_is_refused(small_recipe, tmp_path, pretended_gp
     content = merge(merge(small_recipe, {"training": {"cuda_graphs": True}}), settings)
     with pytest.raises(ConfigError, match=words):
         train(to_config(content, TrainConfig), tmp_path / "out")
+
+
+def test_clusters_beside_another_block_that_jumps_are_refused(pretended_gpu):
+    model = build(
+        backbone="schnet",
+        long_range=Together((MCGM.random(), RANGE())),
+        backbone_options=SMALL["schnet"],
+        cutoff=CUTOFF,
+    )
+    config = TrainingConfig(cuda_graphs=True)
+    with pytest.raises(ConfigError, match="looks for clusters in every step"):
+        PotentialModule(model, config, make_schedule(config.schedule, 1), forces=True)
 
 
 def test_it_needs_a_gpu(small_recipe, tmp_path):
