@@ -265,9 +265,22 @@ def test_recorded_frames_are_those_of_the_network(backbone: str, block: str, sys
 
 
 def test_what_waits_for_the_device_runs_as_it_is(caplog):
+    before = torch.cuda.current_stream()
     recorded = assert_replays_agree(potential("schnet", "charges").double(), "crystal")
     assert recorded.recordings == 0
     assert caplog.text.count("cannot be recorded and runs as it is") == 1
+    assert torch.cuda.current_stream() == before
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_frames_are_recorded_on_another_gpu_than_the_first():
+    model = potential("schnet", "mcgm_oriented").double()
+    for device in ("cuda:0", "cuda:1"):
+        recorded = MCGMCalculator(model, device=device, cuda_graphs=True, skin=0.4)
+        plain = MCGMCalculator(model, device=device)
+        for found, expected in zip(results(recorded, "molecule"), results(plain, "molecule"), strict=True):
+            assert found["energy"] == pytest.approx(expected["energy"], rel=1e-10, abs=1e-9)
+        assert recorded.recordings > 0
 
 
 @pytest.mark.filterwarnings("ignore:.*Online softmax is disabled")

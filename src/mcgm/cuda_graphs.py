@@ -31,6 +31,7 @@ class CudaGraphs:
         self.is_possible = device.type == "cuda"
         self.made = 0
         self._pool: _Pool | None = None
+        self._stream: torch.cuda.Stream | None = None
 
     def record(self, function: Callable[[], T]) -> tuple[Callable[[], None], T] | None:
         """What replays the function, and where its results then are; `None` where it cannot be recorded.
@@ -41,9 +42,10 @@ class CudaGraphs:
             return None
         graph = torch.cuda.CUDAGraph()
         try:
-            self._pool = self._pool or _Pool(self.device)
-            with torch.cuda.graph(graph, pool=self._pool.handle):
-                found = function()
+            with torch.cuda.device(self.device), torch.cuda.stream(self._aside):
+                self._pool = self._pool or _Pool(self._aside)
+                with torch.cuda.graph(graph, pool=self._pool.handle, stream=self._aside):
+                    found = function()
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -59,19 +61,25 @@ class CudaGraphs:
         if not self.is_possible:
             function()
             return
-        aside, here = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        aside, here = self._aside, torch.cuda.current_stream(self.device)
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             function()
         here.wait_stream(aside)
 
+    @property
+    def _aside(self) -> torch.cuda.Stream:
+        """A stream of this device: torch's own for recordings is of the device that was the first to have one."""
+        self._stream = self._stream or torch.cuda.Stream(self.device)
+        return self._stream
+
 
 class _Pool:
     """Memory that torch keeps for recordings, as long as there is one: this one."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
         self.handle = torch.cuda.graph_pool_handle()
         self._graph = torch.cuda.CUDAGraph()
-        number = torch.zeros(1, device=device)
-        with torch.cuda.graph(self._graph, pool=self.handle):
+        number = torch.zeros(1, device=stream.device)
+        with torch.cuda.graph(self._graph, pool=self.handle, stream=stream):
             number.add_(1)

@@ -9,7 +9,7 @@ from ase.build import bulk, molecule
 
 from mcgm import Batch, Structure, build
 from mcgm.backbones import BACKBONES
-from mcgm.errors import ConfigError
+from mcgm.errors import ConfigError, StructureError
 from mcgm.interfaces.admission import admit
 from mcgm.interfaces.ase import MCGMCalculator
 from mcgm.interfaces.frames import RecordedFrames
@@ -147,6 +147,23 @@ def test_other_lists_of_structures_are_searched():
         wanted = expected(model, structures)
         assert (found.energy - wanted.energy).abs().max() < 1e-9
         assert (found.stress - wanted.stress).abs().max() < 1e-9
+
+
+def test_nothing_of_before_is_left_after_an_error():
+    model = potential(elements=[1, 6, 8, 11, 17])
+    frames, (ion, salt) = frames_of(model), start()
+    frames.predict([ion], stress=False, name="frame")
+    unknown = ion.replace(numbers=np.where(ion.numbers == 8, 16, ion.numbers))
+    for _ in range(2):
+        with pytest.raises(StructureError, match="not trained on"):
+            frames.predict([unknown], stress=False, name="frame")
+    frames.predict([ion, salt], stress=False, name="frame")
+    stretched, touching = ion.replace(positions=1.2 * ion.positions), salt.positions.copy()
+    touching[1] = touching[0]
+    with pytest.raises(StructureError, match="Å apart"):
+        frames.predict([stretched, salt.replace(positions=touching)], stress=False, name="frame")
+    found = frames.predict([stretched, salt], stress=False, name="frame")
+    assert (found.forces - expected(model, [stretched, salt]).forces).abs().max() < 1e-9
 
 
 def test_what_cannot_be_recorded_is_refused():

@@ -3,19 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk
+from ase import Atoms
+from ase.build import bulk, molecule
 
 from mcgm import Batch, Structure, build, load
 from mcgm.backbones import BACKBONES
 from mcgm.data import Dataset
 from mcgm.errors import ConfigError
+from mcgm.long_range import MCGM, RANGE, Together
 from mcgm.training import filling
 from mcgm.training.batches import BatchSampler, Collate
-from mcgm.training.config import TrainConfig
+from mcgm.training.config import TrainConfig, TrainingConfig
+from mcgm.training.datamodule import StructureDataModule
 from mcgm.training.filling import Filling, Size
 from mcgm.training.fit import train
+from mcgm.training.module import PotentialModule
 from mcgm.training.recipe import merge, to_config
 from mcgm.training.recorded import RecordedNetwork
+from mcgm.training.schedule import make_schedule
 
 CUTOFF = 5.0
 SMALL = {
@@ -148,6 +153,67 @@ def test_what_does_not_fit_is_left_alone(sample):
     assert data.batch.index is not None
 
 
+def copies(atoms: Atoms, count: int, spread: float = 0.05) -> list[Structure]:
+    """The molecule, moved a little each time."""
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        positions = atoms.positions + generator.normal(scale=spread, size=atoms.positions.shape)
+        found.append(Structure(atoms.numbers, positions, energy=0.0, forces=np.zeros_like(positions)))
+    return found
+
+
+SCARCE = {
+    "one element, lone atoms": Atoms("H"),
+    "one element, two atoms": Atoms("H2", [[0, 0, 0], [0, 0, 1]]),
+    "one element": Atoms("P4", [[0, 0, 0], [1.5, 1.5, 0], [1.5, 0, 1.5], [0, 1.5, 1.5]]),
+    "no neighbours": Atoms("HCO", [[0, 0, 0], [30, 0, 0], [60, 0, 0]]),
+    "two elements, all near": molecule("H2O"),
+    "two elements": molecule("CH4"),
+    "all atoms within reach of one": molecule("CH3CH2OH"),
+}
+
+
+@pytest.mark.parametrize("structures", [1, 4, 16])
+@pytest.mark.parametrize("atoms", SCARCE.values(), ids=SCARCE)
+def test_batches_with_little_in_them_are_filled(atoms, structures):
+    model = network()
+    every = copies(atoms, 6 * structures)
+    chosen = [every[k : k + structures] for k in range(0, len(every), structures)]
+    found = Filling.of([made(each) for each in chosen], model.specification.index_reach)
+    recorded = RecordedNetwork(model.train())
+    for each in chosen:
+        data = Collate(model, torch.float64, found)(each)
+        assert data.filled is not None
+        prediction, expected = recorded(data.batch, data.filled, forces=True), model(data.batch)
+        assert torch.allclose(prediction.energy, expected.energy)
+        assert torch.allclose(prediction.forces, expected.forces)
+    assert recorded.recordings <= 4
+
+
+def test_more_forms_than_are_recorded_run_as_they_are(sample, monkeypatch, caplog):
+    monkeypatch.setattr("mcgm.training.recorded.MOST", 1)
+    model = network()
+    recorded = RecordedNetwork(model.train())
+    collate = Collate(model, torch.float64, filling_of(sample))
+    made_of = [collate(each) for each in batches(sample, epoch=1, count=12)]
+    found = [recorded(data.batch, data.filled, forces=True) for data in made_of]
+    assert None in found
+    assert recorded.recordings == 1
+    assert caplog.text.count("1 forms of batches are recorded; others run as they are") == 1
+
+
+def test_what_cannot_be_indexed_is_not_filled(sample, monkeypatch):
+    model = network()
+
+    def refuse(batch):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "index", refuse)
+    data = Collate(model, torch.float64, filling_of(sample))(batches(sample)[0])
+    assert data.filled is None
+
+
 @pytest.fixture
 def pretended_gpu(monkeypatch):
     """Where steps run as recorded steps do, without a recording."""
@@ -191,10 +257,34 @@ def test_what_cannot_be_recorded_is_refused(small_recipe, tmp_path, pretended_gp
         train(to_config(content, TrainConfig), tmp_path / "out")
 
 
+def test_clusters_beside_another_block_that_jumps_are_refused(pretended_gpu):
+    model = build(
+        backbone="schnet",
+        long_range=Together((MCGM.random(), RANGE())),
+        backbone_options=SMALL["schnet"],
+        cutoff=CUTOFF,
+    )
+    config = TrainingConfig(cuda_graphs=True)
+    with pytest.raises(ConfigError, match="looks for clusters in every step"):
+        PotentialModule(model, config, make_schedule(config.schedule, 1), forces=True)
+
+
 def test_it_needs_a_gpu(small_recipe, tmp_path):
     content = merge(small_recipe, {"training": {"cuda_graphs": True, "accelerator": "cpu"}})
     with pytest.raises(ConfigError, match="cuda_graphs needs a GPU"):
         train(to_config(content, TrainConfig), tmp_path / "out")
+
+
+def test_crystals_among_molecules_do_not_count(sample):
+    salt = Structure.from_atoms(bulk("NaCl", "rocksalt", a=5.64, cubic=True)).replace(energy=0.0)
+    mixed = Dataset.from_structures([salt, *(sample[k] for k in range(12))])
+    config = TrainingConfig(batch_structures=1, batch_atoms=None, cuda_graphs=True)
+    model = network()
+    data = StructureDataModule(
+        Dataset.from_structures(mixed), Dataset.from_structures(mixed), Collate(model, torch.float64), config
+    )
+    assert data.training_collate.filling is not None
+    assert 11 not in data.training_collate.filling.elements
 
 
 def test_crystals_are_refused(small_recipe, tmp_path, pretended_gpu):
@@ -208,5 +298,5 @@ def test_crystals_are_refused(small_recipe, tmp_path, pretended_gpu):
     content = merge(
         small_recipe, {"data": {"path": str(tmp_path / "crystals.extxyz")}, "training": {"cuda_graphs": True}}
     )
-    with pytest.raises(ConfigError, match="here all are periodic"):
+    with pytest.raises(ConfigError, match="some in all of the first"):
         train(to_config(content, TrainConfig), tmp_path / "out")

@@ -48,7 +48,7 @@ class Backbone(nn.Module, ABC):
         """Index tensors derived once from the neighbours (triplets, reverse edges), a frozen dataclass; default none.
 
         Called where batches are made, so that `embed` does no counting. Depends on `batch.neighbors`, not on
-        positions.
+        positions; pairs in `batch.skin` are among these, and must add nothing.
         """
         return None
 

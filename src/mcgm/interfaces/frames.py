@@ -87,6 +87,7 @@ class RecordedFrames(Frames):
         recording = self._recording
         stale = self._reads_cell and self._cell is not None and not torch.equal(self._cell, batch.cell)
         if recording is None or is_new or stale or recording.stress != stress:
+            self._recording = None  # not to serve other pairs, should what follows fail
             recording = self._recording = Recording(self.potential, self._graphs, batch, stress=stress)
             self._cell = batch.cell
         return recording(batch)

@@ -93,6 +93,7 @@ class KeptNeighbors:
         self.skin = skin
         self.rebuilds = 0
         self._wide: list[WideNeighbors] = []
+        self._given: list[Neighbors] = []
 
     def batch(self, structures: Sequence[Structure]) -> Batch:
         """The structures in float64 on the CPU, with the pairs within the cutoff."""
@@ -102,15 +103,14 @@ class KeptNeighbors:
 
     def wide_batch(self, structures: Sequence[Structure]) -> tuple[Batch, bool]:
         """Likewise with all pairs found, those in the skin included, and whether any are not those of the last call."""
-        searches = self.rebuilds
-        last = [len(wide.structure) for wide in self._wide]
         del self._wide[len(structures) :]
         for k, structure in enumerate(structures):
             wraps = self._wide[k].wraps(structure) if k < len(self._wide) else None
             if wraps is None or wraps.any():
                 self._search(k, structure)
-        is_new = self.rebuilds > searches or last != [len(structure) for structure in structures]
-        return self._side_by_side(structures, [wide.pairs for wide in self._wide], skin=self.skin), is_new
+        last, self._given = self._given, [wide.pairs for wide in self._wide]
+        is_new = len(last) != len(self._given) or any(a is not b for a, b in zip(last, self._given, strict=True))
+        return self._side_by_side(structures, self._given, skin=self.skin), is_new
 
     def _side_by_side(self, structures: Sequence[Structure], pairs: Sequence[Neighbors], skin: float) -> Batch:
         sizes = torch.tensor([len(structure) for structure in structures])

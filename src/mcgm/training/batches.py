@@ -99,6 +99,8 @@ class Collate:
         if self.filling is None or filled is None:
             return None
         filled = self._indexed(filled.to(self.dtype))
+        if filled.index is None:
+            return None
         return filled.replace(index=self.filling.widened(filled.index))
 
     def _indexed(self, batch: Batch) -> Batch:

@@ -38,15 +38,16 @@ class StructureDataModule(lightning.LightningDataModule):
         """Sizes that training batches are filled up to, from the first ones.
 
         Raises:
-            ConfigError: all structures are periodic.
+            ConfigError: there are periodic structures in all of them.
         """
         potential = self.collate.potential
         chosen = [[self.train[k] for k in batch] for batch in self.sampler(0).batches[:LOOKED_AT]]
-        batches = [Batch.from_structures(each, cutoff=potential.cutoff, dtype=torch.float64) for each in chosen]
-        if all(batch.periodic for batch in batches):
+        made = [Batch.from_structures(each, cutoff=potential.cutoff, dtype=torch.float64) for each in chosen]
+        batches = [batch for batch in made if not batch.periodic]
+        if not batches:
             raise ConfigError(
-                "training.cuda_graphs: only batches of structures that are not periodic are filled up and recorded; "
-                "here all are periodic. Leave it out."
+                "training.cuda_graphs: only batches without periodic structures are filled up and recorded; here there "
+                f"are some in all of the first {len(made)} batches. Leave it out."
             )
         return Filling.of(batches, potential.specification.index_reach)
 

@@ -120,12 +120,13 @@ def _room(counts: np.ndarray, widths: tuple[int, int], largest: tuple[int, int])
     structures, atoms, edges, near, elements = counts
     filling = max(ROOM * edges / max(widths[0], 1), ROOM * near / max(widths[1], 1), 2 * widths[0])
     more = 3 + structures / 16 + filling / largest[0]
+    atoms_each, elements_each = (min(2.0, (1 + most) / 2) for most in largest)  # of the others, above one, below most
     return Size(
         structures=int(np.ceil(structures + more)),
-        atoms=int(np.ceil(atoms + max(filling, 2 * more) + largest[0])),
+        atoms=int(np.ceil(atoms + max(filling + largest[0], atoms_each * more + (largest[0] - atoms_each)))),
         edges=2 * int(np.ceil(edges / 2)),
         near=2 * int(np.ceil(near / 2)),
-        elements=int(np.ceil(elements + 2 * more + largest[1])),
+        elements=int(np.ceil(elements + elements_each * more + (largest[1] - elements_each))),
         widths=widths,
         largest=largest,
     )
@@ -155,8 +156,9 @@ class _Missing:
         limits = zip((*own.widths, *own.largest), (*size.widths, *size.largest), strict=True)
         if any(mine > most for mine, most in limits):
             return None
-        clump = min(size.widths[1] + 1, LARGEST_CLUMP) if near else 1
-        missing = cls(structures, atoms, near // 2, (edges - near) // 2, elements, clump, size.largest)
+        near, far = near // 2, (edges - near) // 2
+        room = min(size.widths[1], LARGEST_CLUMP - 1, size.widths[0] - 2 * _turns(far, atoms))
+        missing = cls(structures, atoms, near, far, elements, max(room, 0) + 1 if near else 1, size.largest)
         return missing if missing._can_be(size.widths[0]) else None
 
     def _can_be(self, width: int) -> bool:
@@ -165,7 +167,7 @@ class _Missing:
             return False
         if not others <= elements <= int(np.minimum(_shared(atoms, others), self.largest[1]).sum()):
             return False
-        turns = -(-self.far // self.atoms)
+        turns = _turns(self.far, self.atoms)
         has_room = self.clump - 1 + 2 * turns <= width and self.clump + turns <= (self.atoms + 1) // 2
         return has_room and self.near <= self._most_near
 
@@ -230,6 +232,11 @@ class _Missing:
         side = int(np.ceil((clump[-1] + 1) ** (1 / 3)))
         middles = np.stack(np.unravel_index(clump, (side, side, side)), axis=1)
         return lattice[place] * (near * NEAREST) + FAR * middles
+
+
+def _turns(far: int, atoms: int) -> int:
+    """How often atoms take turns until all far edges have a start."""
+    return -(-far // max(atoms, 1))
 
 
 def _shared(count: int, among: int) -> np.ndarray:

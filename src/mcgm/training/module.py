@@ -308,8 +308,10 @@ def _recorded(potential: NetworkPotential, config: TrainingConfig) -> RecordedNe
     if config.compile or config.precision == MIXED:
         other = "compile" if config.compile else f"precision: {MIXED}"
         raise ConfigError(f"training.cuda_graphs with training.{other} is not supported; required: one of the two.")
-    if potential.has_labels or potential.has_charges:
-        what = "looks for clusters in every step" if potential.has_labels else "sums charges structure by structure"
+    specification = potential.specification
+    looks = any(block.has_labels for block in getattr(specification, "blocks", (specification,)))
+    if looks or potential.has_charges:
+        what = "looks for clusters in every step" if looks else "sums charges structure by structure"
         raise ConfigError(
             f"training.cuda_graphs: this block {what}, which cannot be recorded. Use long_range: mcgm_oriented or mcgm."
         )

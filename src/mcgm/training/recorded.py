@@ -6,6 +6,7 @@ itself, by ordinary operations; of it, what fills the batch has no gradient.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -24,6 +25,8 @@ MOST = 16
 
 WARM_UP = 2
 
+_log = logging.getLogger("mcgm")
+
 
 class RecordedNetwork:
     """Predictions of a network in training mode, of batches that were filled up.
@@ -35,6 +38,7 @@ class RecordedNetwork:
         self.network = network
         self._graphs: CudaGraphs | None = None
         self._steps: dict[Hashable, _Step] = {}
+        self._has_warned = False
 
     @property
     def recordings(self) -> int:
@@ -54,6 +58,7 @@ class RecordedNetwork:
         if step is None:
             graphs = self._graphs = self._graphs or CudaGraphs(self.network.device)
             if len(self._steps) >= MOST or not (graphs.is_possible or graphs.device.type == "cpu"):
+                self._warn_once()
                 return None
             step = _Step.recorded(self.network, filled, graphs, forces=forces)
             if step is None:
@@ -73,6 +78,11 @@ class RecordedNetwork:
             missing_charge=None,
             forces=force[:atoms] if forces else None,
         )
+
+    def _warn_once(self) -> None:
+        if len(self._steps) >= MOST and not self._has_warned:
+            _log.warning("training.cuda_graphs: %d forms of batches are recorded; others run as they are.", MOST)
+            self._has_warned = True
 
 
 class _Step:
