@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import torch
 
-from mcgm.splitting import is_out_of_memory
-
 T = TypeVar("T")
 
 _log = logging.getLogger("mcgm")
@@ -23,7 +21,7 @@ class CudaGraphs:
     """Recordings on one device, which use the same memory: results of one are overwritten by the next that runs.
 
     On a CPU there is nothing to record, and functions run as they are. So they do on a GPU after one was met that waits
-    for the device, which cannot be recorded: a warning says so.
+    for the device, which cannot be recorded, or for which there was no memory: a warning says so.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,9 +44,7 @@ class CudaGraphs:
                 self._pool = self._pool or _Pool(self._aside)
                 with torch.cuda.graph(graph, pool=self._pool.handle, stream=self._aside):
                     found = function()
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
+        except RuntimeError as error:  # memory that is refused, too: it has run without a recording
             self.is_possible = False
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             _log.warning("cuda_graphs: this potential cannot be recorded and runs as it is: %s", reason)
