@@ -92,17 +92,6 @@ def test_single_precision_keeps_bonds_far_from_the_origin(shift):
     torch.testing.assert_close(second.forces, first.forces, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("shift", [1e3, 1e5])
-def test_single_precision_keeps_stress_far_from_the_origin(shift):
-    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    salt.rattle(0.1, seed=0)
-    far = salt.copy()
-    far.positions += np.array([shift, -shift, shift])
-    potential = build(cutoff=5.0).eval()
-    near, moved = (potential(Batch.from_atoms([atoms], cutoff=5.0)).stress for atoms in (salt, far))
-    assert (moved - near).abs().max() < 3e-6 * near.abs().max()
-
-
 def test_nested_items_are_moved_and_other_values_kept():
     assert to((torch.ones(1), (torch.ones(1, dtype=torch.long), "name", None)), torch.float64) == (
         torch.ones(1, dtype=torch.float64),

@@ -12,7 +12,7 @@ from torch import Tensor
 from mcgm.batch import Batch
 from mcgm.errors import ConfigError
 from mcgm.mixed import exact
-from mcgm.segments import segment_mean, take
+from mcgm.segments import take
 from mcgm.structure import FLAT
 
 
@@ -84,12 +84,7 @@ def vector_jacobian_product(
 
 
 def apply_strain(batch: Batch, strain: Float[Tensor, "molecule 3 3"]) -> Batch:
-    """Positions and cells under the symmetric part of a small strain about the middle of each structure.
-
-    About the origin it would be the same but for a translation, and for rounding far from there.
-    """
+    """Positions and cells under the symmetric part of a small strain."""
     symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    exact = batch.exact_positions
-    arm = exact - take(segment_mean(exact, batch.molecule, batch.n_molecules), batch.molecule)
-    moved = torch.einsum("ab,abc->ac", arm.to(batch.positions.dtype), take(symmetric, batch.molecule))
+    moved = torch.einsum("ab,abc->ac", batch.positions, take(symmetric, batch.molecule))
     return batch.replace(positions=batch.positions + moved, cell=batch.cell + batch.cell @ symmetric)
