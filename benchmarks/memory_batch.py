@@ -16,8 +16,8 @@ import sys
 
 import torch
 from memory import peak_mib
-from overhead import ATOMS, CUTOFF, MOLECULES, kept, molecules
-from side_by_side import count_exactly, ratio, store
+from overhead import ATOMS, CUTOFF, MOLECULES, molecules
+from side_by_side import count_exactly, kept, ratio, store
 
 from mcgm import Batch, build
 from mcgm.backbones import BACKBONES

@@ -9,14 +9,13 @@ Figures of backbones that this call does not measure are kept, each with the com
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from side_by_side import RESULTS, ratio, seconds, store
+from side_by_side import kept, ratio, seconds, store
 
 from mcgm import Batch, Potential, Structure, build
 from mcgm.backbones import BACKBONES
@@ -153,12 +152,6 @@ def main() -> None:
         found = measure(backbone, options.size, structures, blocks, options.rounds, options.device, prepare)
         figures[backbone] = {"molecules": options.molecules} | found | {"provenance": provenance(["python", *sys.argv])}
         store(name, figures)
-
-
-def kept(name: str) -> dict[str, object]:
-    """Figures of earlier calls."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 if __name__ == "__main__":

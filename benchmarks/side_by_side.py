@@ -74,6 +74,14 @@ def store(name: str, figures: dict[str, Any]) -> None:
     print(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
+def kept(name: str) -> dict[str, Any]:
+    """Figures of earlier calls, without where they came from."""
+    path = RESULTS / f"{name}.json"
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    figures.pop("provenance", None)
+    return figures
+
+
 def write(path: Path, record: dict[str, Any]) -> None:
     """A record as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

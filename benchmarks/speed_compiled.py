@@ -10,7 +10,6 @@ molecule (`--molecules 1`) is what a simulation sees.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 import torch._inductor.config
 from overhead import CUTOFF, finished, molecules, peak_mib
-from side_by_side import RESULTS, ratio, seconds, store
+from side_by_side import kept, ratio, seconds, store
 
 from mcgm import Batch, Structure, build
 from mcgm.backbones import BACKBONES
@@ -96,9 +95,7 @@ def main() -> None:
     keep_freed_memory()
     structures = molecules(options.molecules, options.atoms)
     name = f"speed_compiled_{options.size}_{options.molecules}_{options.device}"
-    path = RESULTS / f"{name}.json"
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    figures.pop("provenance", None)
+    figures = kept(name)
     machine = "one thread" if options.device == "cpu" else torch.cuda.get_device_name()
     what = f"{options.molecules} molecules of about {options.atoms} atoms, cutoff {CUTOFF} Å"
     figures["question"] = f"{what}, size {options.size}, {machine}"

@@ -10,7 +10,6 @@ same is looked at. On a CPU nothing is recorded: what filling costs alone. One J
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from oracles import ORACLES
 from overhead import finished
-from side_by_side import RESULTS, ratio, seconds, store
+from side_by_side import kept, ratio, seconds, store
 from torch import Tensor, nn
 
 from mcgm import Batch, Structure, build
@@ -164,9 +163,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     name = f"speed_recorded_{options.size}_{options.molecules}_{options.device}"
-    path = RESULTS / f"{name}.json"
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    figures.pop("provenance", None)
+    figures = kept(name)
     machine = "one thread" if options.device == "cpu" else torch.cuda.get_device_name()
     what = f"{options.molecules} molecules of the bundled sample in a batch, cutoff {CUTOFF} Å"
     figures["question"] = f"{what}, size {options.size}, float32, {machine}"

@@ -103,3 +103,25 @@ def traced_graphs(monkeypatch):
 
     monkeypatch.setattr("mcgm.compiled.compile_fx", keep)
     return graphs
+
+
+SMALL = {
+    "schnet": {"channels": 16, "filters": 16, "radial": 8, "layers": 2},
+    "painn": {"channels": 16, "radial": 8, "layers": 2},
+    "visnet": {"channels": 16, "heads": 2, "radial": 8, "layers": 2},
+    "dimenet++": {"channels": 16, "layers": 1},
+    "gemnet-t": {"channels": 16, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def small_network():
+    """The function that makes a small potential in double precision, always with the same weights."""
+    from mcgm import build  # after the hook above
+
+    def make(backbone="schnet", long_range="mcgm_oriented", *, cutoff, **options):
+        torch.manual_seed(0)
+        settings = {"backbone": backbone, "long_range": long_range, "cutoff": cutoff} | options
+        return build(backbone_options=SMALL[backbone], **settings).double()
+
+    return make

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from ase.build import bulk, molecule
 
-from mcgm import Batch, Structure, build
+from mcgm import Batch, Structure
 from mcgm.backbones import BACKBONES
 from mcgm.errors import ConfigError, StructureError
 from mcgm.interfaces.admission import admit
@@ -19,23 +18,16 @@ from mcgm.long_range import BLOCKS
 from mcgm.long_range.orientation import OrientationExchange
 
 CUTOFF, SKIN = 4.0, 0.6
-SMALL = {
-    "schnet": {"channels": 16, "filters": 16, "radial": 8, "layers": 2},
-    "painn": {"channels": 16, "radial": 8, "layers": 2},
-    "visnet": {"channels": 16, "heads": 2, "radial": 8, "layers": 2},
-    "dimenet++": {"channels": 16, "layers": 1},
-    "gemnet-t": {"channels": 16, "layers": 1},
-}
 
 
-def potential(backbone="schnet", long_range="mcgm_oriented", **options):
-    torch.manual_seed(0)
-    built = build(backbone=backbone, long_range=long_range, cutoff=CUTOFF, backbone_options=SMALL[backbone], **options)
-    return built.double().eval()
+@pytest.fixture
+def potential(small_network):
+    """The function that makes one of this cutoff."""
+    return lambda *names, **options: small_network(*names, cutoff=CUTOFF, **options).eval()
 
 
 def can_be_kept(block: str) -> bool:
-    specification = potential(long_range=block).specification
+    specification = BLOCKS[block]()
     return specification.index_reads != "positions" and not specification.has_labels
 
 
@@ -92,27 +84,27 @@ def assert_kept_frames_are_right(model, tolerance=1e-9):
 
 @pytest.mark.filterwarnings("ignore:this potential promises no invariance")
 @pytest.mark.parametrize("block", KEPT)
-def test_blocks_agree_with_what_is_made_for_every_frame(block):
+def test_blocks_agree_with_what_is_made_for_every_frame(block, potential):
     assert_kept_frames_are_right(potential(long_range=block))
 
 
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name in SMALL])
-def test_backbones_agree_with_what_is_made_for_every_frame(backbone):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbones_agree_with_what_is_made_for_every_frame(backbone, potential):
     assert_kept_frames_are_right(potential(backbone))
 
 
-def test_float32_agrees():
+def test_float32_agrees(potential):
     assert_kept_frames_are_right(potential().float(), tolerance=1e-5)
 
 
-def test_an_index_without_the_skin_is_found_out(monkeypatch):
+def test_an_index_without_the_skin_is_found_out(monkeypatch, potential):
     whole = OrientationExchange.index
     monkeypatch.setattr(OrientationExchange, "index", lambda self, batch: whole(self, replace(batch, skin=0.0)))
     with pytest.raises(AssertionError):
         assert_kept_frames_are_right(potential())
 
 
-def test_the_index_is_made_once_per_search(monkeypatch):
+def test_the_index_is_made_once_per_search(monkeypatch, potential):
     model, calls = potential(), []
     whole = OrientationExchange.index
     monkeypatch.setattr(OrientationExchange, "index", lambda self, batch: calls.append(1) or whole(self, batch))
@@ -128,7 +120,7 @@ def test_the_index_is_made_once_per_search(monkeypatch):
     assert (found.forces - expected(model, far).forces).abs().max() < 1e-9
 
 
-def test_atoms_wrapped_into_the_cell_are_searched_again():
+def test_atoms_wrapped_into_the_cell_are_searched_again(potential):
     model = potential()
     frames, (_, salt) = frames_of(model), start()
     frames.predict([salt], stress=False, name="frame")
@@ -139,7 +131,7 @@ def test_atoms_wrapped_into_the_cell_are_searched_again():
     assert (found.forces - expected(model, [salt]).forces).abs().max() < 1e-9
 
 
-def test_other_lists_of_structures_are_searched():
+def test_other_lists_of_structures_are_searched(potential):
     model = potential()
     frames, (ion, salt) = frames_of(model), start()
     for structures in ([ion, salt], [ion], [salt], [ion, ion]):
@@ -149,7 +141,7 @@ def test_other_lists_of_structures_are_searched():
         assert (found.stress - wanted.stress).abs().max() < 1e-9
 
 
-def test_nothing_of_before_is_left_after_an_error():
+def test_nothing_of_before_is_left_after_an_error(potential):
     model = potential(elements=[1, 6, 8, 11, 17])
     frames, (ion, salt) = frames_of(model), start()
     frames.predict([ion], stress=False, name="frame")
@@ -166,7 +158,7 @@ def test_nothing_of_before_is_left_after_an_error():
     assert (found.forces - expected(model, [stretched, salt]).forces).abs().max() < 1e-9
 
 
-def test_what_cannot_be_recorded_is_refused():
+def test_what_cannot_be_recorded_is_refused(potential):
     for long_range, options, words in (
         ("mcgm_paper", {}, "looks for clusters in every frame"),
         ("mcgm", {"long_range_options": {"scope": "molecule"}}, "which atoms know of each other"),

@@ -1,12 +1,14 @@
 """Steps of batches that are filled up and replayed are steps of training; that kernels are replayed needs a GPU."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from mcgm import Batch, Structure, build, load
+from mcgm import Batch, Structure, load
 from mcgm.backbones import BACKBONES
 from mcgm.data import Dataset
 from mcgm.errors import ConfigError
@@ -23,18 +25,12 @@ from mcgm.training.recorded import RecordedNetwork
 from mcgm.training.schedule import make_schedule
 
 CUTOFF = 5.0
-SMALL = {
-    "schnet": {"channels": 16, "filters": 16, "radial": 8, "layers": 2},
-    "painn": {"channels": 16, "radial": 8, "layers": 2},
-    "visnet": {"channels": 16, "heads": 2, "radial": 8, "layers": 2},
-    "dimenet++": {"channels": 16, "layers": 1},
-    "gemnet-t": {"channels": 16, "layers": 1},
-}
 
 
-def network(backbone="schnet", long_range="mcgm_oriented"):
-    torch.manual_seed(0)
-    return build(backbone=backbone, long_range=long_range, cutoff=CUTOFF, backbone_options=SMALL[backbone]).double()
+@pytest.fixture
+def network(small_network):
+    """The function that makes one of this cutoff."""
+    return partial(small_network, cutoff=CUTOFF)
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +79,22 @@ def assert_recorded_steps_are_right(model, sample):
 
 
 @pytest.mark.parametrize("block", ["none", "mcgm", "mcgm_mixing", "orientations", "mcgm_oriented", "range", "ewald"])
-def test_blocks_learn_the_same_from_filled_batches(block, sample):
+def test_blocks_learn_the_same_from_filled_batches(block, sample, network):
     assert_recorded_steps_are_right(network(long_range=block), sample)
 
 
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name in SMALL])
-def test_backbones_learn_the_same_from_filled_batches(backbone, sample):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbones_learn_the_same_from_filled_batches(backbone, sample, network):
     assert_recorded_steps_are_right(network(backbone), sample)
 
 
-def test_filling_that_touches_itself_is_found_out(monkeypatch, sample):
+def test_filling_that_touches_itself_is_found_out(monkeypatch, sample, network):
     monkeypatch.setattr(filling._Missing, "_positions", lambda self, near: np.zeros((self.atoms, 3)))
     with pytest.raises(AssertionError):
         assert_recorded_steps_are_right(network(), sample)
 
 
-def test_networks_that_look_beyond_a_structure_are_found_out(monkeypatch, sample):
+def test_networks_that_look_beyond_a_structure_are_found_out(monkeypatch, sample, network):
     model = network("schnet", "none")
     whole = type(model.backbone).atom_energies
     monkeypatch.setattr(
@@ -145,7 +141,7 @@ def test_filling_is_out_of_reach_of_the_batch_and_sorted(sample):
     assert not ((lengths > 3.0) & (lengths < CUTOFF)).any()
 
 
-def test_what_does_not_fit_is_left_alone(sample):
+def test_what_does_not_fit_is_left_alone(sample, network):
     found = filling_of(sample)
     assert found.fill(made([sample[k] for k in range(60)])) is None
     crystal = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
@@ -179,7 +175,7 @@ SCARCE = {
 
 @pytest.mark.parametrize("structures", [1, 4, 16])
 @pytest.mark.parametrize("atoms", SCARCE.values(), ids=SCARCE)
-def test_batches_with_little_in_them_are_filled(atoms, structures):
+def test_batches_with_little_in_them_are_filled(atoms, structures, network):
     model = network()
     every = copies(atoms, 6 * structures)
     chosen = [every[k : k + structures] for k in range(0, len(every), structures)]
@@ -194,7 +190,7 @@ def test_batches_with_little_in_them_are_filled(atoms, structures):
     assert recorded.recordings <= 4
 
 
-def test_more_forms_than_are_recorded_run_as_they_are(sample, monkeypatch, caplog):
+def test_more_forms_than_are_recorded_run_as_they_are(sample, monkeypatch, caplog, network):
     monkeypatch.setattr("mcgm.training.recorded.MOST", 1)
     model = network()
     recorded = RecordedNetwork(model.train())
@@ -206,7 +202,7 @@ def test_more_forms_than_are_recorded_run_as_they_are(sample, monkeypatch, caplo
     assert caplog.text.count("1 forms of batches are recorded; others run as they are") == 1
 
 
-def test_what_cannot_be_indexed_is_not_filled(sample, monkeypatch):
+def test_what_cannot_be_indexed_is_not_filled(sample, monkeypatch, network):
     model = network()
 
     def refuse(batch):
@@ -260,13 +256,8 @@ def test_what_cannot_be_recorded_is_refused(small_recipe, tmp_path, pretended_gp
         train(to_config(content, TrainConfig), tmp_path / "out")
 
 
-def test_clusters_beside_another_block_that_jumps_are_refused(pretended_gpu):
-    model = build(
-        backbone="schnet",
-        long_range=Together((MCGM.random(), RANGE())),
-        backbone_options=SMALL["schnet"],
-        cutoff=CUTOFF,
-    )
+def test_clusters_beside_another_block_that_jumps_are_refused(pretended_gpu, network):
+    model = network(long_range=Together((MCGM.random(), RANGE())))
     config = TrainingConfig(cuda_graphs=True)
     with pytest.raises(ConfigError, match="looks for clusters in every step"):
         PotentialModule(model, config, make_schedule(config.schedule, 1), forces=True)
@@ -278,7 +269,7 @@ def test_it_needs_a_gpu(small_recipe, tmp_path):
         train(to_config(content, TrainConfig), tmp_path / "out")
 
 
-def test_crystals_among_molecules_do_not_count(sample):
+def test_crystals_among_molecules_do_not_count(sample, network):
     salt = Structure.from_atoms(bulk("NaCl", "rocksalt", a=5.64, cubic=True)).replace(energy=0.0)
     mixed = Dataset.from_structures([salt, *(sample[k] for k in range(12))])
     config = TrainingConfig(batch_structures=1, batch_atoms=None, cuda_graphs=True)

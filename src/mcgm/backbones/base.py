@@ -35,7 +35,7 @@ class Backbone(nn.Module, ABC):
     def __init__(self, *, channels: int, layers: int, cutoff: float, **hyperparameters: Any) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("layers", layers)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int | np.integer) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; required: a whole number, at least 1.")
         if not isinstance(cutoff, int | float | np.number) or not 0 < cutoff < math.inf:
             raise ConfigError(f"cutoff is {cutoff!r} Å; required: a finite length above zero.")
