@@ -16,7 +16,6 @@ from step_times import name_of
 from mcgm.long_range import BLOCKS
 from mcgm.report.drawing import INK, panels, svg_file
 from mcgm.report.files import write_whole
-from mcgm.report.result import read_results
 from mcgm.report.summary import Spread, VariantSummary
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,7 +89,7 @@ def compared() -> suite_across.Rows:
 def without_ions(found: suite_across.Rows) -> str:
     """Energies without the data sets of which errors are kept apart for ions: their charge only some blocks know."""
     with_ions = {
-        suite_results.setting(suite, read_results(folder)[0])
+        suite_results.setting(suite, suite_results.kept(folder)[0])
         for suite, folder in suite_results.stored()
         if suite == SUITE and (folder / by_charge.FILE).exists()
     } & found.keys()

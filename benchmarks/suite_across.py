@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import suite_results
 
 from mcgm.report.drawing import INK, legend, panels, svg_file
 from mcgm.report.files import write_whole
-from mcgm.report.result import read_results
 from mcgm.report.summary import Spread, VariantSummary, summarize
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -36,12 +36,13 @@ FIGURE = "across.svg"
 Rows = dict[str, dict[str, VariantSummary]]
 
 
+@functools.cache
 def rows() -> Rows:
     """Of every stored comparison of rivals, by data set and backbone: the variants."""
     found: Rows = {}
     for suite, folder in suite_results.stored():
         if suite == "rivals":
-            results = suite_results.ordered(suite, read_results(folder))
+            results = suite_results.ordered(suite, suite_results.kept(folder))
             found[suite_results.setting(suite, results[0])] = {row.variant: row for row in summarize(results)}
     return found
 

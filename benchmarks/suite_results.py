@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from mcgm.suites import SUITES, suite_recipe
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ROOT / "docs" / "comparison"
+kept, recipe = functools.cache(read_results), functools.cache(suite_recipe)
+"""Asked for by every table."""
+
 BETTER, WORSE, NOISE = "#1a7f37", "#b42318", INK
 
 
@@ -34,7 +38,7 @@ def stored(results: Path = RESULTS) -> Iterator[tuple[str, Path]]:
 
 def ordered(suite: str, results: Sequence[RunResult]) -> list[RunResult]:
     """Results in the order of the suite's variants, then of seeds."""
-    order = list(suite_recipe(suite)["variants"])
+    order = list(recipe(suite)["variants"])
     return sorted(results, key=lambda result: (order.index(result.variant), result.seed))
 
 
@@ -48,7 +52,7 @@ def setting(suite: str, result: RunResult) -> str:
     """Data set, backbone and number of steps, and the cutoff where it is not the suite's."""
     steps = result.config.get("training", {}).get("steps")
     cutoff = result.config.get("model", {}).get("cutoff")
-    usual = suite_recipe(suite).get("model", {}).get("cutoff")
+    usual = recipe(suite).get("model", {}).get("cutoff")
     is_usual = None in (cutoff, usual) or cutoff == usual
     parts = [
         result.dataset,
@@ -62,7 +66,7 @@ def setting(suite: str, result: RunResult) -> str:
 def section(suite: str, folder: Path) -> str:
     """Heading, table, what a reader must know, and the figure of one comparison."""
     # cells run beside each other, stop and go on, and come from several commands: times are in the table of steps
-    untimed = (dataclasses.replace(result, inference_ms_per_molecule=None) for result in read_results(folder))
+    untimed = (dataclasses.replace(result, inference_ms_per_molecule=None) for result in kept(folder))
     results = ordered(suite, list(untimed))
     first, rows = results[0], summarize(results)
     shown = [dataclasses.replace(row, seconds_per_epoch=None) for row in rows]
@@ -139,7 +143,7 @@ def _commands(results: Sequence[RunResult]) -> str:
 def draw() -> None:
     """One figure per comparison: the change of every variant with its 95 % interval."""
     for suite, folder in stored():
-        results = ordered(suite, read_results(folder))
+        results = ordered(suite, kept(folder))
         rows = [row for row in summarize(results) if row.energy_change is not None]
         if rows:
             write_whole(FIGURES / f"{folder.name}.svg", figure(rows))
@@ -147,7 +151,7 @@ def draw() -> None:
             times = json.loads(timed.read_text(encoding="utf-8"))["variants"]
             write_whole(FIGURES / f"{folder.name}-frontier.svg", suite_figures.frontier(results, times))
         if suite_figures.has_sizes(folder):
-            sizes, reference = suite_figures.load_sizes(folder), suite_recipe(suite)["reference"]
+            sizes, reference = suite_figures.load_sizes(folder), recipe(suite)["reference"]
             write_whole(FIGURES / f"{folder.name}-sizes.svg", suite_figures.sizes(sizes, summarize(results), reference))
 
 
@@ -159,7 +163,7 @@ def draw_stability() -> None:
 
 def _step_times(suite: str, results: Sequence[RunResult]) -> Path | None:
     """Where the steps of these results' variants are timed, with their backbone and at their cutoff, if anywhere."""
-    model = suite_recipe(suite).get("model", {})
+    model = recipe(suite).get("model", {})
     reference = next((result for result in results if result.reference in (None, result.variant)), results[0])
     cutoff = reference.config.get("model", {}).get("cutoff")
     usual = cutoff is None or cutoff == model.get("cutoff", cutoff)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -60,13 +61,15 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
         StructureError: two atoms of one structure are closer than 0.1 Å, or they have more neighbours than any
             material (see `mcgm.lattice.refuse_dense`); the latter is found before any pair is stored.
     """
-    offsets = np.cumsum([0, *(len(structure) for structure in structures)])
-    dense = [len(structure) <= DENSE_UP_TO and not structure.pbc.any() for structure in structures]
-    large = [k for k, small in enumerate(dense) if not small]
-    parts = [_search_cells(structures[k], cutoff).shifted(offsets[k]) for k in large]
-    if any(dense):
-        small = [k for k, together in enumerate(dense) if together]
-        parts.append(_search_dense([structures[k] for k in small], cutoff, offsets[:-1][small]))
+    offsets = list(accumulate((len(structure) for structure in structures), initial=0))
+    small, parts = [], []
+    for k, structure in enumerate(structures):
+        if len(structure) <= DENSE_UP_TO and not structure.pbc.any():
+            small.append(k)
+        else:
+            parts.append(_search_cells(structure, cutoff).shifted(offsets[k]))
+    if small:
+        parts.append(_search_dense([structures[k] for k in small], cutoff, [offsets[k] for k in small]))
     pairs = parts[0] if len(parts) == 1 else Pairs.joined(parts)
     return Neighbors(*(torch.from_numpy(array) for array in (pairs.source, pairs.target, pairs.image, pairs.crossing)))
 
@@ -128,30 +131,44 @@ def _search_images(
     return i[once], j[once], shifts[which[once]], distance[once]
 
 
-def _search_dense(structures: Sequence[Structure], cutoff: float, offsets: np.ndarray) -> Pairs:
+def _search_dense(structures: Sequence[Structure], cutoff: float, offsets: Sequence[int]) -> Pairs:
     """Every pair of every open molecule in one padded array."""
-    sizes = np.array([len(structure) for structure in structures])
-    width = int(sizes.max())
-    padded = np.full((3, len(sizes), width), np.nan)  # nothing is near what is not there
-    padded[:, np.arange(width) < sizes[:, None]] = np.concatenate([s.positions for s in structures]).T
+    width = max(len(structure) for structure in structures)
+    padded = _padded(structures, width)
     squared = np.square(padded[0, :, :, None] - padded[0, :, None, :])
     along = np.empty_like(squared)
     for axis in padded[1:]:
         np.subtract(axis[:, :, None], axis[:, None, :], out=along)
         squared += np.square(along, out=along)
-    squared.reshape(len(sizes), -1)[:, :: width + 1] = np.inf  # an atom is not its own neighbour
-    near = squared < TOO_CLOSE**2
-    if near.any():
-        k, i, j = (index[:1] for index in np.nonzero(near))
-        _refuse_overlaps(structures[int(k[0])], i, j, np.sqrt(squared[k, i, j]))
+    squared.reshape(len(structures), -1)[:, :: width + 1] = np.inf  # an atom is not its own neighbour
     found = np.flatnonzero(squared < cutoff**2)
-    row = found // width  # of all molecules' atoms, padding included
-    rows = np.arange(len(sizes) * width)
-    first = np.repeat(offsets, width)
-    place = rows % width
-    target = (first + place)[row]
-    source = found + (first - rows * width)[row]
+    if len(found) and squared.take(found).min() < TOO_CLOSE**2:
+        k, i, j = (index[:1] for index in np.nonzero(squared < TOO_CLOSE**2))
+        _refuse_overlaps(structures[int(k[0])], i, j, np.sqrt(squared[k, i, j]))
+    target, source = _atoms(found, width, offsets)
     return Pairs(target, source, np.zeros((len(found), 3), dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
+def _padded(structures: Sequence[Structure], width: int) -> Float[np.ndarray, "3 molecule atom"]:
+    if len(structures) == 1:
+        return structures[0].positions.T[:, None]
+    sizes = np.array([len(structure) for structure in structures])
+    padded = np.full((3, len(sizes), width), np.nan)  # nothing is near what is not there
+    padded[:, np.arange(width) < sizes[:, None]] = np.concatenate([s.positions for s in structures]).T
+    return padded
+
+
+def _atoms(
+    found: Int[np.ndarray, "edge"], width: int, offsets: Sequence[int]
+) -> tuple[Int[np.ndarray, "edge"], Int[np.ndarray, "edge"]]:
+    """Both atoms of entries of a padded array, in which the atoms of every molecule stand by themselves."""
+    row = found // width  # of all molecules' atoms, padding included
+    if len(offsets) == 1:
+        target, source = row, found - row * width
+        return (target + offsets[0], source + offsets[0]) if offsets[0] else (target, source)
+    rows = np.arange(len(offsets) * width)
+    first = np.repeat(offsets, width)
+    return (first + rows % width)[row], found + (first - rows * width)[row]
 
 
 def _refuse_overlaps(structure: Structure, i: np.ndarray, j: np.ndarray, distance: np.ndarray) -> None:

@@ -8,6 +8,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Int
 
+LONG_RUN = 16
+"""Keys in order from which merging is quicker than splitting."""
+
 
 class Pairs(NamedTuple):
     """Pairs in both directions, by target; `crossing` are those whose image is not the source itself."""
@@ -63,7 +66,7 @@ def both_directions(
         sides[0] += here + code
         sides[1] += here - code
     key = sides.reshape(-1)
-    key.sort(kind="stable")  # keys come in runs, which this kind merges
+    _sort(key)
     images, crossing = np.zeros((len(key), 3), dtype=np.int64), np.zeros(0, dtype=np.int64)
     if reach:
         code = key & ((1 << 3 * of_image) - 1)
@@ -71,6 +74,12 @@ def both_directions(
         images[crossing] = (code[crossing, None] >> places & ((1 << of_image) - 1)) - reach
         key >>= 3 * of_image
     return Pairs(key >> of_atom, key & ((1 << of_atom) - 1), images, crossing)
+
+
+def _sort(key: Int[np.ndarray, "edge"]) -> None:
+    """In place: by merging where keys come in long runs, as in chains, and else by splitting, in vector instructions."""
+    runs = np.count_nonzero(key[1:] < key[:-1])
+    key.sort(kind="stable" if LONG_RUN * runs < len(key) else "quicksort")
 
 
 def _linear(

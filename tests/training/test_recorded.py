@@ -59,10 +59,10 @@ def loss_and_gradients(prediction, model):
     )
 
 
-def assert_recorded_steps_are_right(model, sample):
+def assert_recorded_steps_are_right(model, sample, atoms=400):
     recorded = RecordedNetwork(model.train())
-    collate = Collate(model, torch.float64, filling_of(sample, model.specification.index_reach))
-    for structures in batches(sample, epoch=1, count=4):
+    collate = Collate(model, torch.float64, filling_of(sample, model.specification.index_reach, atoms=atoms))
+    for structures in batches(sample, epoch=1, count=4, atoms=atoms):
         data = collate(structures)
         assert data.filled is not None
         found = recorded(data.batch, data.filled, forces=True)
@@ -85,7 +85,7 @@ def test_blocks_learn_the_same_from_filled_batches(block, sample, network):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_backbones_learn_the_same_from_filled_batches(backbone, sample, network):
-    assert_recorded_steps_are_right(network(backbone), sample)
+    assert_recorded_steps_are_right(network(backbone), sample, atoms=200)
 
 
 def test_filling_that_touches_itself_is_found_out(monkeypatch, sample, network):

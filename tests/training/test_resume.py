@@ -98,7 +98,7 @@ VARIANTS = {
 
 @pytest.fixture
 def recipe(small_recipe):
-    """14 steps in each of three epochs."""
+    """14 steps in an epoch."""
     return merge(small_recipe, FOURTEEN_STEPS)
 
 
@@ -114,7 +114,7 @@ def trained(tmp_path_factory, labelled):
         {
             "data": {"path": str(folder / "data.extxyz"), "split": {"train": 0.6, "val": 0.2}},
             "model": SMALL,
-            "training": {"epochs": 3, "tensorboard": False, "ema": 0.9, "checkpoint_minutes": 0.0},
+            "training": {"epochs": 2, "tensorboard": False, "ema": 0.9, "checkpoint_minutes": 0.0},
         },
         FOURTEEN_STEPS,
     )
@@ -123,7 +123,7 @@ def trained(tmp_path_factory, labelled):
         recipe = folder / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(merge(base, changes)))
         draw = random.Random(name)
-        moments = [draw.randint(1, 70) for _ in range(KILLS)]
+        moments = [draw.randint(1, 46) for _ in range(KILLS)]
         jobs += [[recipe, folder / f"{name}-whole", []], [recipe, folder / f"{name}-killed", moments]]
     (folder / "jobs.json").write_text(json.dumps(jobs, default=str))
     finish(start(SCRIPT, folder / "jobs.json"))
@@ -138,8 +138,8 @@ def test_a_training_killed_at_random_moments_ends_like_one_that_was_not(trained,
     assert kills >= min(KILLS, 2)  # a moment may lie beyond the end
     assert_same_training(whole, killed)
     assert steps(whole) == steps(killed)
-    assert len(steps(whole)) == 42
-    repeated = len((killed / "order.txt").read_text().splitlines()) - 42
+    assert len(steps(whole)) == 28
+    repeated = len((killed / "order.txt").read_text().splitlines()) - 28
     assert 0 <= repeated <= kills * (14 if name == "checkpoint_per_epoch" else 1)
 
 
@@ -151,7 +151,7 @@ def test_the_command_itself_can_be_killed_from_outside_and_given_again(trained, 
         time.sleep(0.005)
     process.kill()
     process.communicate()
-    assert read_state(tmp_path / "run/last.ckpt")["global_step"] < 42
+    assert read_state(tmp_path / "run/last.ckpt")["global_step"] < 28
     finish(start(*command))
     first, second = (read_state(folder / "run/last.ckpt") for folder in (trained / "smooth-whole", tmp_path))
     for key in SAME:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -15,13 +16,17 @@ from mcgm.errors import DataError, unknown_name
 T = TypeVar("T")
 
 
+_hints = functools.cache(typing.get_type_hints)
+"""Evaluated from text: many times what a check takes."""
+
+
 def check_fields(record: Any) -> None:
     """Check each field of a frozen dataclass and turn NumPy's scalars into Python's; for `__post_init__`.
 
     Raises:
         DataError: a value of another type than annotated, or a number that is not finite.
     """
-    hints = typing.get_type_hints(type(record))
+    hints = _hints(type(record))
     for field in dataclasses.fields(record):
         where = f"{type(record).__name__}.{field.name}"
         object.__setattr__(record, field.name, _checked(getattr(record, field.name), hints[field.name], where))

@@ -144,8 +144,12 @@ class RunResult:
             DataError: not a file of this kind and format, or fields that are missing, unknown or of the wrong type.
         """
         values = read_json(Path(path))
-        if not isinstance(values, dict) or values.get("kind") != KIND:
+        if not _is_result(values):
             raise DataError(f'{path}: not the result of a run (required: "kind": "{KIND}").')
+        return cls._from(values, path)
+
+    @classmethod
+    def _from(cls, values: Mapping[str, Any], path: Path) -> RunResult:
         if values.get("format") != FORMAT:
             raise DataError(
                 f"{path}: format {values.get('format')!r}; this version reads format {FORMAT}. "
@@ -181,16 +185,15 @@ def read_results(folder: Path) -> tuple[RunResult, ...]:
     """
     # A process that was killed while it wrote leaves a hidden file behind.
     paths = sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))
-    found = [path for path in paths if _is_result(path)]
+    found = {path: values for path in paths if _is_result(values := read_json(path))}
     if not found:
         raise DataError(
             f"{folder}: holds no results. Run `mcgm compare` first, or name the folder with its *.json files."
         )
-    return tuple(RunResult.load(path) for path in found)
+    return tuple(RunResult._from(values, path) for path, values in found.items())
 
 
-def _is_result(path: Path) -> bool:
-    values = read_json(path)
+def _is_result(values: Any) -> bool:
     return isinstance(values, dict) and values.get("kind") == KIND
 
 

@@ -38,6 +38,11 @@ def zoo() -> dict[str, Structure]:
     a NaCl cell and one of solid CO2 with displaced atoms, and the largest molecule of the bundled sample (62 atoms).
     Elements: H C N O F Na S Cl, and those of that molecule.
     """
+    return dict(_zoo())
+
+
+@cache
+def _zoo() -> dict[str, Structure]:
     water = molecule("H2O")
     far_water = water.copy()
     far_water.rotate(50, (1, 2, 3))
