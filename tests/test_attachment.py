@@ -560,6 +560,27 @@ def test_atoms_of_structures_may_stand_in_any_order(long_range: str) -> None:
     assert (sorted_ones - silent).abs().min() > 1e-6
 
 
+@pytest.mark.parametrize(
+    ("change", "say"),
+    [
+        (lambda z, pos, batch: (pos, z, batch), r"numbers is torch.float32 of shape \(6, 3\)"),
+        (lambda z, pos, batch: (z, pos[:, :2], batch), r"positions is torch.float32 of shape \(6, 2\); .* \(6, 3\)"),
+        (lambda z, pos, batch: (z, pos[:-1], batch), r"positions .* of shape \(5, 3\); .* \(6, 3\)"),
+        (lambda z, pos, batch: (z, pos, batch[:-1]), r"molecule is torch.int64 of shape \(5,\); .* \(6,\)"),
+        (lambda z, pos, batch: (z, pos, batch.float()), "molecule is torch.float32"),
+        (lambda z, pos, batch: (z, pos, 2 * batch), "2 different numbers from 0 to 2; required: 0, 1, 2, .* up to 2"),
+        (lambda z, pos, batch: (z, pos, batch + 1), "numbers from 1 to 2"),
+        (lambda z, pos, batch: (z, pos, batch - 1), "numbers from -1 to 0"),
+        (lambda z, pos, batch: (z[:0], pos[:0], batch[:0]), "called without atoms"),
+    ],
+)
+def test_inputs_that_are_none_of_atoms_are_told_by_shape(change: Callable[..., Any], say: str) -> None:
+    reading = Reading(lambda *given: AtomInputs(*change(*given)), None)
+    inputs = batch_of(WATER, WATER)
+    with pytest.raises(ConfigError, match=say):
+        reading("SchNet", inputs, {})
+
+
 class TakesEdges(Harmonics):
     """As many networks: edges come fourth."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from torch._inductor.exc import CppCompileError, InductorError
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mcgm import Batch, Committee, build, load
@@ -177,6 +178,24 @@ def test_what_the_compiler_gets_wrong_is_found_and_not_used(training, monkeypatc
     assert compiled._graphs.count == 0
     assert len(compiled_graphs) == 1
     assert ["forces off by 2e-02" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_where_the_compiler_fails_all_runs_uncompiled_and_it_is_said(monkeypatch, caplog):
+    output = "In file included from kernel.cpp:1:\nkernel.cpp:3:10: fatal error: Python.h: No such file or directory"
+
+    def failing(graph, arguments):
+        raise InductorError(CppCompileError(["g++", "kernel.cpp"], output), None)
+
+    monkeypatch.setattr("mcgm.compiled.compile_fx", failing)
+    potential = make().eval()
+    compiled = CompiledPotential(potential)
+    with caplog.at_level("WARNING", logger="mcgm"):
+        for batch in batches() * 2:
+            assert torch.equal(compiled(batch).forces, potential(batch).forces)
+    assert compiled._graphs.count == 0
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "CppCompileError: kernel.cpp:3:10: fatal error: Python.h: No such file or directory" in said
+    assert "runs uncompiled" in said
 
 
 def test_zeros_that_are_summed_into_are_not_those_of_another_matrix():

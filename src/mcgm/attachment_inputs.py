@@ -26,7 +26,8 @@ class AtomInputs:
     `charge` (e) and `spin` (unpaired electrons) of each structure for blocks that read them; default: zero.
 
     Raises:
-        ConfigError: when the model is called, not one charge or spin for each structure.
+        ConfigError: when the model is called: no atoms, other shapes or kinds of numbers, structures that are not
+            numbered 0, 1, 2, ..., or not one charge or spin for each.
     """
 
     numbers: Int[Tensor, "atom"]
@@ -55,6 +56,7 @@ class Reading:
         """
         self._check(model, arguments, keywords)
         atoms = self.inputs(*arguments, **keywords)
+        _require_atoms(model, atoms)
         _require_cells(model, atoms)
         numbers, positions = atoms.numbers, atoms.positions
         given = molecule = torch.zeros_like(numbers) if atoms.molecule is None else atoms.molecule
@@ -62,6 +64,7 @@ class Reading:
         if order is not None:
             numbers, positions, molecule = numbers[order], take(positions, order), molecule[order]
         count = int(molecule.max()) + 1 if atoms.cell is None else len(atoms.cell.reshape(-1, 3, 3))
+        _require_all_structures(molecule, count)
         cell = positions.new_zeros(count, 3, 3) if atoms.cell is None else atoms.cell.reshape(count, 3, 3)
         pbc = cell.detach().abs().sum((1, 2)).gt(0)[:, None].expand(count, 3)
         pbc = pbc if atoms.pbc is None else atoms.pbc.reshape(count, 3).to(pbc)
@@ -120,6 +123,38 @@ def _leaves(tensors: Sequence[Tensor]) -> set[Tensor]:
                 found.add(node.variable)
             waiting += [earlier for earlier, _ in node.next_functions]
     return found
+
+
+def _require_atoms(model: str, atoms: AtomInputs) -> None:
+    """Refuse other arguments in these places, such as positions first."""
+    count = atoms.numbers.shape[0] if atoms.numbers.dim() else 0
+    whole, real = "whole numbers", "floating-point numbers"
+    fields: dict[str, tuple[Tensor, str, tuple[int, ...]]] = {
+        "numbers": (atoms.numbers, whole, (count,)),
+        "positions": (atoms.positions, real, (count, 3)),
+    }
+    if atoms.molecule is not None:
+        fields["molecule"] = atoms.molecule, whole, (count,)
+    for name, (value, kind, shape) in fields.items():
+        is_real = value.is_floating_point()
+        if value.shape != shape or is_real != (kind == real) or value.dtype == torch.bool:
+            raise ConfigError(
+                f"{name} is {value.dtype} of shape {tuple(value.shape)}; required: {kind} of shape {shape}, for as many "
+                f"atoms as there are numbers. Is that another argument of {model}.forward? Give attach inputs=: a "
+                "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
+            )
+    if not count:
+        raise ConfigError(f"{model} is called without atoms; required: at least one.")
+
+
+def _require_all_structures(molecule: Int[Tensor, "atom"], count: int) -> None:
+    """Refuse numbers of structures that are not 0, 1, 2, ... as many as there are cells."""
+    is_whole = (molecule[0] == 0) & (molecule[-1] == count - 1) & (molecule[1:] - molecule[:-1] <= 1).all()
+    if not is_whole:
+        raise ConfigError(
+            f"molecule has {len(molecule.unique())} different numbers from {int(molecule[0])} to {int(molecule[-1])}; "
+            f"required: 0, 1, 2, ... without gaps, up to {count - 1}."
+        )
 
 
 def _require_cells(model: str, atoms: AtomInputs) -> None:

@@ -21,6 +21,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource, LocalSource
 from torch._functorch import config as functorch_config
 from torch._inductor.compile_fx import compile_fx
+from torch._inductor.exc import InductorError
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -58,7 +59,7 @@ class CompiledPotential(Potential):
     The first batch of a form runs as it is; the second compiles, which takes a minute or two, so that what occurs only
     once is not compiled for. Three things run as they are: batches whose positions or cells require grad, blocks that
     look for labels of clusters (K-means++, random), unless `clusters` are given, and forms of batches for which the
-    compiler makes something else of the network, which is found by comparing results at once, and logged.
+    compiler fails or makes something else of the network, which is found by comparing results at once, and logged.
 
     Args:
         network: the potential; its weights are shared, so that training trains both.
@@ -221,7 +222,7 @@ class _Graphs:
     ) -> _Graph | None:
         """A graph for this batch and others like it.
 
-        `None` where none was met before, there are too many, or the compiled graph is not what the network is.
+        `None` where none was met before, there are too many, or the compiler fails or makes something else of it.
         """
         if key not in self._seen:
             self._seen.add(key)
@@ -234,20 +235,42 @@ class _Graphs:
             self._is_full = True
             return None
         _log.info("compiling for %r", batch)
-        wanted = key[0]
-        graph = _compiled(network, wanted, batch, clusters)
-        expected = network.predict(batch, **dataclasses.asdict(wanted), clusters=clusters)
-        if (wrong := disagreement(graph(values), expected, network, batch, gradients=wanted.create_graph)) is not None:
+        try:
+            graph = _compiled(network, key[0], batch, clusters)
+            wrong = _difference(graph, network, key[0], batch, clusters, values)
+        except InductorError as error:
+            wrong = f"stops with {_in_a_line(error.inner_exception)}"
+        if wrong is not None:
             self._refused.add(key)
             _log.warning(
-                "torch %s compiles this network wrongly: %s. It runs uncompiled; the training or simulation is right, "
-                "but not faster.",
+                "torch %s, compiling this network, %s. It runs uncompiled; the training or simulation is right, but "
+                "not faster.",
                 torch.__version__,
                 wrong,
             )
             return None
         self._found.setdefault(key, []).append(graph)
         return graph
+
+
+def _difference(
+    graph: _Graph,
+    network: NetworkPotential,
+    wanted: _Wanted,
+    batch: Batch,
+    clusters: Any,
+    values: Sequence[Leaf],
+) -> str | None:
+    """What of the network's own results is another thing when compiled, gradients included."""
+    expected = network.predict(batch, **dataclasses.asdict(wanted), clusters=clusters)
+    wrong = disagreement(graph(values), expected, network, batch, gradients=wanted.create_graph)
+    return wrong and f"makes something else of it: {wrong}"
+
+
+def _in_a_line(error: Exception) -> str:
+    """Of many lines, as a C++ compiler writes them, the first that tells of an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return f"{type(error).__name__}: {next((line for line in lines if ' error: ' in line), lines[0])}"
 
 
 def _lengths(values: Sequence[Leaf], places: Sequence[tuple[int, int]]) -> list[int]:

@@ -49,12 +49,12 @@ class Lattice(NamedTuple):
         Raises:
             StructureError: the vectors are parallel to working precision.
         """
+        if not structure.pbc.any():
+            return cls(np.zeros((3, 3)), np.eye(3, dtype=np.int64), np.zeros((3, 3)), np.full(3, np.inf))
         cell, operation = _reduced(structure)
+        inverse = np.linalg.pinv(cell) * structure.pbc  # exactly no place along open axes
         height = np.full(3, np.inf)
-        inverse = np.zeros((3, 3))
-        if structure.pbc.any():
-            inverse = np.linalg.pinv(cell) * structure.pbc  # exactly no place along open axes
-            height[structure.pbc] = 1 / np.linalg.norm(inverse[:, structure.pbc], axis=0)
+        height[structure.pbc] = 1 / np.linalg.norm(inverse[:, structure.pbc], axis=0)
         return cls(cell, operation, inverse, height)
 
 
@@ -84,7 +84,10 @@ def refuse_coarse(structure: Structure, lattice: Lattice, image: Int[np.ndarray,
     Raises:
         StructureError: some image is more than `FARTHEST` Å away along the vectors of the structure's own cell.
     """
-    reach = (np.abs(image) @ np.linalg.norm(structure.cell, axis=1)).max(initial=0.0)
+    length = np.linalg.norm(structure.cell, axis=1)
+    if max(image.max(), -image.min()) * length.sum() <= FARTHEST:  # no need to look at each
+        return
+    reach = (np.abs(image) @ length).max()
     if reach > FARTHEST:
         raise StructureError(
             f"{structure}: its neighbours are sums of cell vectors {reach:.1g} Å long, which rounds them by "

@@ -75,8 +75,9 @@ def find_neighbors(structures: Sequence[Structure], cutoff: float) -> Neighbors:
 
 
 def _search_cells(structure: Structure, cutoff: float) -> Pairs:
-    lattice = Lattice.of(structure)
-    _refuse_short_vectors(structure, lattice.cell)
+    lattice, periodic = Lattice.of(structure), bool(structure.pbc.any())
+    if periodic:
+        _refuse_short_vectors(structure, lattice.cell)
     refuse_dense(structure, lattice, cutoff)
     inside, wraps = _wrapped(structure, lattice)
     if _needs_many_boxes(inside, lattice.height, cutoff):
@@ -88,9 +89,10 @@ def _search_cells(structure: Structure, cutoff: float) -> Pairs:
         both, image, distance = search.compute(inside, lattice.cell, structure.pbc, "PSd", copy=False)
         i, j = both.view(np.int64).T
     _refuse_overlaps(structure, i, j, distance)
-    reach = math.ceil((cutoff / lattice.height).max()) + 1 if structure.pbc.any() else 0  # one more by rounding
+    reach = math.ceil((cutoff / lattice.height).max()) + 1 if periodic else 0  # one more by rounding
     pairs = both_directions(i, j, image, reach, wraps, lattice.operation)
-    refuse_coarse(structure, lattice, pairs.image[pairs.crossing])
+    if len(pairs.crossing):
+        refuse_coarse(structure, lattice, pairs.image)
     return pairs
 
 

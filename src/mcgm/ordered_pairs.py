@@ -11,6 +11,9 @@ from jaxtyping import Int
 LONG_RUN = 16
 """Keys in order from which merging is quicker than splitting."""
 
+MOST_BITS = 12
+"""Of the number of an image, for a table of all."""
+
 
 class Pairs(NamedTuple):
     """Pairs in both directions, by target; `crossing` are those whose image is not the source itself."""
@@ -55,25 +58,36 @@ def both_directions(
         return _sorted_by_columns(np.r_[i, j], np.r_[j, i], np.r_[image, -image])
     # One number a pair: sorted as it is, and taken apart by its bits. The image's part is linear in the image.
     places = of_image * np.array([2, 1, 0])
-    sides = np.empty((2, len(i)), dtype=np.int64)
+    sides = np.empty((2, len(i)), dtype=np.int32 if 2 * of_atom + 3 * of_image < 32 else np.int64)
     for side, target, source in ((sides[0], i, j), (sides[1], j, i)):
-        np.left_shift(target, of_atom, out=side)
-        side |= source
+        np.left_shift(target, of_atom, out=side, casting="unsafe")
+        np.bitwise_or(side, source, out=side, casting="unsafe")
         side <<= 3 * of_image
-    here = reach * int((1 << places).sum())
     if reach:
+        here = reach * int((1 << places).sum())
         code = _linear(image, wraps, i, j, operation @ (1 << places))
-        sides[0] += here + code
-        sides[1] += here - code
+        np.add(sides[0], here + code, out=sides[0], casting="unsafe")
+        np.add(sides[1], here - code, out=sides[1], casting="unsafe")
     key = sides.reshape(-1)
     _sort(key)
     images, crossing = np.zeros((len(key), 3), dtype=np.int64), np.zeros(0, dtype=np.int64)
     if reach:
         code = key & ((1 << 3 * of_image) - 1)
         crossing = np.flatnonzero(code != here)
-        images[crossing] = (code[crossing, None] >> places & ((1 << of_image) - 1)) - reach
+        images = _images(code, of_image, places, reach)
         key >>= 3 * of_image
-    return Pairs(key >> of_atom, key & ((1 << of_atom) - 1), images, crossing)
+    source = key & ((1 << of_atom) - 1)
+    key >>= of_atom
+    return Pairs(key.astype(np.int64, copy=False), source.astype(np.int64, copy=False), images, crossing)
+
+
+def _images(
+    code: Int[np.ndarray, "edge"], bits: int, places: Int[np.ndarray, "3"], reach: int
+) -> Int[np.ndarray, "edge 3"]:
+    """From their numbers; where these are few, as nearly always, from a table of all."""
+    numbers = np.arange(1 << 3 * bits) if 3 * bits <= MOST_BITS else code
+    images = (numbers[:, None] >> places & ((1 << bits) - 1)) - reach
+    return images.take(code, axis=0) if numbers is not code else images.astype(np.int64, copy=False)
 
 
 def _sort(key: Int[np.ndarray, "edge"]) -> None:
