@@ -285,6 +285,7 @@ def _compiled(network: NetworkPotential, wanted: _Wanted, batch: Batch, clusters
     """
     environment = ShapeEnv(duck_shape=False)
     fake = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    fake.cache_enabled = False  # nearly every operation is met once
     values = [_symbolic(fake, k, value) for k, value in enumerate(take_apart((batch, clusters))[0])]
     weights = _Weights.of(network)
     parameters = [fake.from_tensor(value, static_shapes=True) for value in weights.values]

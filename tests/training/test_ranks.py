@@ -23,7 +23,10 @@ from mcgm.training.state import read_state
 
 SCHNET = {"backbone": "schnet", "backbone_options": {"channels": 8, "filters": 8, "radial": 8, "layers": 2}}
 EDGES = {"channels": 8, "message_channels": 8, "triplet_channels": 4, "basis_channels": 4, "radial": 4, "degrees": 3}
-MODELS = {name: SCHNET | {"long_range": name} for name in BLOCKS} | {
+PARTS = ("mcgm_alone", "mcgm_charges", "orientations", "mcgm_oriented", "charges", "global_mean", "element_mean")
+"""Blocks that are parts of others, or their like, and learn nothing of their own about ranks."""
+
+MODELS = {name: SCHNET | {"long_range": name} for name in BLOCKS if name not in PARTS} | {
     "painn": {"backbone": "painn", "backbone_options": {"channels": 8, "radial": 8, "layers": 2}},
     "visnet": {"backbone": "visnet", "backbone_options": {"channels": 8, "heads": 2, "radial": 8, "layers": 2}},
     "dimenet-edges": {"backbone": "dimenet++", "backbone_options": EDGES | {"update": "edges"}},
@@ -36,7 +39,7 @@ MODELS = {name: SCHNET | {"long_range": name} for name in BLOCKS} | {
         "backbone_options": EDGES | {"bilinear_channels": 4, "update": "atom_stream"},
     },
 }
-"""Every block on one backbone, every backbone under MCGM."""
+"""Other blocks on one backbone, every backbone under MCGM."""
 
 STRUCTURES = {"train": 13, "val": 5, "test": 0}
 
