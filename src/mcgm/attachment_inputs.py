@@ -139,9 +139,9 @@ def _require_atoms(model: str, atoms: AtomInputs) -> None:
         is_real = value.is_floating_point()
         if value.shape != shape or is_real != (kind == real) or value.dtype == torch.bool:
             raise ConfigError(
-                f"{name} is {value.dtype} of shape {tuple(value.shape)}; required: {kind} of shape {shape}, for as many "
-                f"atoms as there are numbers. Is that another argument of {model}.forward? Give attach inputs=: a "
-                "function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
+                f"{name} is {value.dtype} of shape {tuple(value.shape)}; required: {kind} of shape {shape}, for "
+                f"as many atoms as there are numbers. Is that another argument of {model}.forward? Give attach "
+                "inputs=: a function of the same arguments that returns AtomInputs(numbers, positions, molecule)."
             )
     if not count:
         raise ConfigError(f"{model} is called without atoms; required: at least one.")

@@ -91,7 +91,7 @@ def _images(
 
 
 def _sort(key: Int[np.ndarray, "edge"]) -> None:
-    """In place: by merging where keys come in long runs, as in chains, and else by splitting, in vector instructions."""
+    """In place: by merging where keys come in long runs, as in chains, else by splitting."""
     runs = np.count_nonzero(key[1:] < key[:-1])
     key.sort(kind="stable" if LONG_RUN * runs < len(key) else "quicksort")
 

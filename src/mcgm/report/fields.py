@@ -26,7 +26,7 @@ def check_fields(record: Any) -> None:
     Raises:
         DataError: a value of another type than annotated, or a number that is not finite.
     """
-    hints = _hints(type(record))
+    hints = _hints(record.__class__)
     for field in dataclasses.fields(record):
         where = f"{type(record).__name__}.{field.name}"
         object.__setattr__(record, field.name, _checked(getattr(record, field.name), hints[field.name], where))
