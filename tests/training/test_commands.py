@@ -124,6 +124,21 @@ def test_comparison_gives_a_report_and_keeps_finished_cells(small_recipe, tmp_pa
     assert json.loads(cells[1].read_text())["inference_ms_per_molecule"] > 0
 
 
+def test_settings_of_the_model_are_those_of_the_default_variants_and_others_are_added(monkeypatch):
+    asked = []
+    monkeypatch.setattr("mcgm.commands.compare._compare", lambda config: asked.append(config) or 0)
+    changes = ["--model.backbone", "painn", "--model.long_range", "mcgm", "--variants.wider.model.size", "paper"]
+    assert main(["compare", "sample", *changes]) == 0
+    (config,) = asked
+    cells = {name: config.cell(name, 0, "out").model for name in config.variants}
+    assert {name: (model.backbone, model.long_range, model.size) for name, model in cells.items()} == {
+        "local": ("painn", "none", "small"),
+        "mcgm": ("painn", "mcgm", "small"),
+        "wider": ("painn", "mcgm", "paper"),
+    }
+    assert [config.label_of(name) for name in config.variants] == ["PaiNN", "PaiNN + MCGM", "wider"]
+
+
 def test_other_settings_or_data_are_another_comparison(small_recipe, data_file, labelled, tmp_path, capsys):
     recipe = merge(small_recipe, {"training": {"epochs": 2}}) | {
         "seeds": [0],

@@ -13,7 +13,7 @@ from mcgm.commands.arguments import configure_from, content_of, make_parser, wit
 from mcgm.errors import ConfigError, unknown_name
 from mcgm.suites import DATA_SETS, SUITES, data_recipe, suite_recipe
 from mcgm.training.config import CompareConfig
-from mcgm.training.recipe import RECIPE_SUFFIXES, merge
+from mcgm.training.recipe import RECIPE_SUFFIXES, as_plain, merge
 
 WIDE = 160
 """Columns of a table that goes into a file or a pipe."""
@@ -54,7 +54,7 @@ def _content(known: Any) -> tuple[dict[str, Any], str]:
         content = merge(content, data_recipe(known.data))
     if known.suite is not None and "path" not in content.get("data", {}):
         raise ConfigError(f"--suite {known.suite} needs --data: a file, or one of {', '.join(DATA_SETS)}.")
-    return content, source
+    return {"variants": as_plain(CompareConfig())["variants"]} | content, source  # others may be added to the default
 
 
 def _changes(known: Any) -> dict[str, Any]:

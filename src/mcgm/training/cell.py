@@ -59,10 +59,9 @@ def run_cell(config: CompareConfig, variant: str, seed: int, output: Path) -> No
     evaluation = evaluate(trained.potential, test)
     evaluation.predictions.save(cells / f"{name}.npz")
     save_molecules(cells / f"{name}.clusters.json", clustered_molecules(trained.potential, test))
-    variants = config.variants
     result = RunResult(
         variant=variant,
-        label=variants[variant].label or variant,
+        label=config.label_of(variant),
         backbone=recipe.model.backbone,
         long_range=recipe.model.long_range,
         dataset=config.data.title,

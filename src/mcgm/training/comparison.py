@@ -138,7 +138,7 @@ def _require(config: CompareConfig, cell: Cell, output: Path) -> RunResult:
 def _as_asked(config: CompareConfig, result: RunResult, output: Path) -> RunResult:
     """A result with the label and the reference of now, which no training depends on; kept so where they are others."""
     name = result.variant
-    asked = dataclasses.replace(result, label=config.variants[name].label or name, reference=config.reference_of(name))
+    asked = dataclasses.replace(result, label=config.label_of(name), reference=config.reference_of(name))
     if asked != result:
         asked.save(output / "cells" / f"{cell_name(name, result.seed)}.json")
     return asked
@@ -185,7 +185,7 @@ class _Worker:
         self.cell, self.recipe, self.output, self.config = cell, recipe, output, config
         self.progress, self.running = progress, running
         variant, seed = cell
-        label = config.variants[variant].label or variant
+        label = config.label_of(variant)
         self.task = progress.add_task(f"{label}, seed {seed}", total=None, errors="waiting", start=False)
 
     def run(self) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mcgm.defaults import LONG_RANGE
+from mcgm.defaults import LONG_RANGE, TITLES
 
 
 @dataclass(frozen=True)
@@ -201,11 +201,8 @@ class VariantConfig:
 
 
 def default_variants() -> dict[str, VariantConfig]:
-    """The question this package asks first: the backbone alone, and with the default block."""
-    return {
-        "local": VariantConfig("SchNet", {"backbone": "schnet", "long_range": "none"}),
-        "mcgm": VariantConfig("SchNet + MCGM + orientations", {"backbone": "schnet", "long_range": LONG_RANGE}),
-    }
+    """The question this package asks first: the backbone alone, and with the block that `model` names."""
+    return {"local": VariantConfig(model={"long_range": "none", "long_range_options": None}), "mcgm": VariantConfig()}
 
 
 @dataclass(frozen=True)
@@ -230,6 +227,15 @@ class CompareConfig:
         """The variant that this one is compared with; `None` for one that is a reference itself."""
         reference = self.variants[variant].reference or self.reference or next(iter(self.variants))
         return None if reference == variant else reference
+
+    def label_of(self, variant: str) -> str:
+        """The variant in a table: its label, what a default one trains, or its name."""
+        chosen = self.variants[variant]
+        if chosen.label is None and chosen == default_variants().get(variant):
+            model = dataclasses.replace(self.model, **chosen.model)
+            parts = [model.backbone, *([] if model.long_range == "none" else [model.long_range])]
+            return " + ".join(TITLES.get(part, part) for part in parts)
+        return chosen.label or variant
 
     def cell(self, variant: str, seed: int, output: str) -> TrainConfig:
         """The recipe of one cell.
