@@ -241,6 +241,20 @@ def test_training_ends_where_the_other_does(small_recipe, tmp_path, pretended_gp
         assert torch.allclose(weights[True][name], value, rtol=1e-7, atol=1e-9), name
 
 
+def test_with_workers_and_in_parts_it_ends_where_the_other_does(small_recipe, tmp_path, pretended_gpu):
+    always = {"precision": "float64", "schedule": {"kind": "constant"}, "checkpoint_minutes": 0.0}
+
+    def trained(folder, *, resume=False, **settings):
+        content = merge(small_recipe, {"model": {"long_range": "mcgm_oriented"}, "training": always | settings})
+        return train(to_config(content, TrainConfig), tmp_path / folder, resume=resume).potential.state_dict()
+
+    expected = trained("whole", epochs=2)
+    trained("parts", epochs=1, cuda_graphs=True, workers=1)
+    found = trained("parts", epochs=2, cuda_graphs=True, workers=1, resume=True)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-7, atol=1e-9), name
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
