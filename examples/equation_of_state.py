@@ -38,7 +38,7 @@ def teach(count: int) -> Potential:
     options = {"channels": 24, "filters": 24, "radial": 24, "layers": 2}
     references = fit_references(Dataset.from_structures(structures))
     fresh = build(cutoff=4.0, backbone_options=options, references=references, elements=[29])
-    return train_briefly(fresh, structures, steps=300, batch=4, learning_rate=1e-2)
+    return train_briefly(fresh, structures, steps=150, batch=4, learning_rate=1e-2)
 
 
 def equation_of_state(calculator: Calculator) -> tuple[float, float]:

@@ -175,17 +175,6 @@ def test_a_training_does_not_go_on_with_other_data(recipe_file, data_file, label
     assert f"{data_file} has changed since its training began" in capsys.readouterr().err
 
 
-def test_failed_cell_is_an_error_with_its_log(small_recipe, tmp_path, capsys):
-    recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
-    recipe["variants"] = {"odd": {"training": {"loss": {"charge_weight": 1}}}}
-    path = tmp_path / "compare.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    assert main(["compare", str(path), "-o", str(tmp_path / "out")]) == 2
-    shown = capsys.readouterr().err
-    assert "odd-seed0 failed" in shown
-    assert "predicts no charges" in shown
-
-
 def test_cells_that_fail_leave_the_others_and_are_run_again_alone(small_recipe, tmp_path, capsys):
     recipe = merge(small_recipe, {"training": {"epochs": 1}}) | {"seeds": [0]}
     recipe["variants"] = {"first": {"label": "first"}, "second": {"label": "second"}}
