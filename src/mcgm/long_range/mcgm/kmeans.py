@@ -220,16 +220,17 @@ class _Problem:
         distance from a mean is the mean squared distance from its points, less half of that among them.
         """
         cluster = torch.arange(self.wanted.shape[1], device=label.device)[:, None]
-        member = (label[:, None, :] == cluster) & self.present[:, None, :]
+        member = torch.where(self.present, label, -1)[:, None, :] == cluster
         size = member.sum(2)
         empty = (size == 0) & self.wanted
-        every = torch.arange(distance.shape[1], device=distance.device)
-        farthest = every == (distance + self.bonus).argmax(1, keepdim=True)
-        restart = (empty & (empty.cumsum(1) == 1))[..., None] & farthest[:, None, :]
-        share = (member | restart) / size[..., None].clamp(min=1).to(self.key.dtype)
+        if label.device.type != "cpu" or bool(empty.any()):  # asking a GPU would wait for it
+            every = torch.arange(distance.shape[1], device=distance.device)
+            farthest = every == (distance + self.bonus).argmax(1, keepdim=True)
+            member = member | ((empty & (empty.cumsum(1) == 1))[..., None] & farthest[:, None, :])
+        share = member / size[..., None].clamp(min=1).to(self.key.dtype)
         from_points = torch.bmm(share, self.distances)
-        among = (from_points * share).sum(-1, keepdim=True)
-        return _Centres(from_points - among / 2, torch.bmm(share, self.key[..., None])[..., 0])
+        among = torch.linalg.vecdot(from_points, share)[..., None]
+        return _Centres(torch.sub(from_points, among, alpha=0.5), torch.bmm(share, self.key[..., None])[..., 0])
 
 
 def _in_proportion(
