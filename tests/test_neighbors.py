@@ -196,6 +196,19 @@ def test_atoms_in_other_cells_have_the_same_pairs_in_the_same_order(cell, pbc, f
     assert neighbors.crossing.tolist() == [k for k, (_, _, *image) in enumerate(sorted(expected)) if any(image)]
 
 
+@pytest.mark.parametrize(("name", "value"), [("MOST_BITS", 0), ("NEARLY", 0.0), ("NEARLY", 2.0)])
+def test_ways_of_ordering_pairs_and_reading_images_agree(name, value, monkeypatch):
+    cell = np.array([[4.0, 0.0, 0.0], [1.0, 5.0, 0.0], [0.0, 2.0, 4.5]])
+    positions = np.random.default_rng(0).uniform(-9.0, 9.0, (5, 3))
+    structure = Structure(numbers=np.ones(5, dtype=int), positions=positions, cell=cell, pbc=[True, True, True])
+    expected = find_neighbors([structure], 6.0)
+    monkeypatch.setattr(f"mcgm.ordered_pairs.{name}", value)
+    found = find_neighbors([structure], 6.0)
+    for part in ("source", "target", "image", "crossing"):
+        assert torch.equal(getattr(found, part), getattr(expected, part)), part
+    assert len(expected.crossing) > 100
+
+
 def test_edges_hold_both_directions_and_point_from_target_to_source():
     structure = random_structure(6, SKEWED, FULL, 7, spread=4.0)
     batch = Batch.from_structures([structure], cutoff=5.0, dtype=torch.float64)

@@ -85,9 +85,10 @@ def _images(
     code: Int[np.ndarray, "edge"], bits: int, places: Int[np.ndarray, "3"], reach: int
 ) -> Int[np.ndarray, "edge 3"]:
     """From their numbers; where these are few, as nearly always, from a table of all."""
-    numbers = np.arange(1 << 3 * bits) if 3 * bits <= MOST_BITS else code
+    few = 3 * bits <= MOST_BITS
+    numbers = np.arange(1 << 3 * bits) if few else code.astype(np.int64, copy=False)
     images = (numbers[:, None] >> places & ((1 << bits) - 1)) - reach
-    return images.take(code, axis=0) if numbers is not code else images.astype(np.int64, copy=False)
+    return images.take(code, axis=0) if few else images
 
 
 def _sort(key: Int[np.ndarray, "edge"]) -> None:
